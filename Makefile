@@ -1,0 +1,44 @@
+# Sluice: every target works from a fresh clone; it makes the environment that it needs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format up down lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(STAMP): requirements/dev.lock requirements/models.lock requirements/bootstrap.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	@echo "installing pinned dependencies into $(VENV) ..."
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/bootstrap.lock requirements/dev.lock requirements/models.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: $(STAMP) ## make the virtual environment with everything pinned
+
+demo: $(STAMP) ## one real release through all five stages on this machine
+	$(BIN)/python -m infra.demo
+
+check: $(STAMP) ## lint, types and import rules: what CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(STAMP) ## every test (under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+lock: $(STAMP) ## resolve the dependencies anew and pin them with hashes
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	    --extra service --extra leaks --extra embedded --group dev pyproject.toml -o requirements/dev.lock
+
+clean: ## remove what the build made (not the data of `make up`)
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""How it runs: settings, composition roots, the one-machine stack. Imports everything; nobody imports it."""

@@ -1,0 +1,1 @@
+"""The service: rules, records, trust, the way in."""

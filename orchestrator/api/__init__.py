@@ -1,0 +1,1 @@
+"""FastAPI: thin routers over commands and read models."""

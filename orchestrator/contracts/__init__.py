@@ -1,0 +1,1 @@
+"""What crosses a process: message models, names of updates, queries and queues, activity stubs."""

@@ -1,0 +1,1 @@
+"""SQLModel tables, repositories and migrations: the event log and the read models."""

@@ -1,0 +1,1 @@
+"""Statements, signing, verifying and the Merkle audit log: bytes in, bytes out."""
