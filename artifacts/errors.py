@@ -16,6 +16,7 @@
         ├── ObjectExists      the name is taken by other bytes; nothing is ever overwritten
         ├── ObjectMissing     no such object (404)
         ├── AccessDenied      the credentials may not do this (401, 403)
+        ├── StaleObject       a short or wrong answer, or other bytes than were seen under that name before
         └── StoreUnavailable  worth trying again later: 5xx, rate limit, cut connection, timeout
 
 Each message says what went wrong, where (path, part, byte), and what to do if there is something to do. No message ever holds
@@ -93,6 +94,10 @@ class ObjectMissing(StoreError):  # noqa: N818
 
 class AccessDenied(StoreError):  # noqa: N818
     """The store's credentials do not allow this."""
+
+
+class StaleObject(StoreError):  # noqa: N818
+    """An answer was short, of the wrong range, or of other bytes than were seen under that name before."""
 
 
 class StoreUnavailable(StoreError):  # noqa: N818
