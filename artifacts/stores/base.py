@@ -6,7 +6,7 @@ Invariants that every backend keeps, and that `tests/artifacts/stores/test_contr
 2. An object appears whole or not at all: no reader ever sees a part of an unfinished upload.
 3. A sealed file is the concatenation of its sealed parts. All parts but the last have the size told at
    `begin`.
-4. A range read gives exactly the bytes asked for, of the object first seen under that key, or it raises.
+4. A range read gives exactly the bytes asked for, of the object last looked at under that key, or it raises.
 5. An unfinished upload is found again by its key, also by another process; stored parts are never sent twice.
 6. A feature is said to be there only after it was tried on the live server (`StoreFeatures`).
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
@@ -104,9 +105,8 @@ class StoreFeatures:
         ]
 
 
-@runtime_checkable
-class Upload(Protocol):
-    """An unfinished object. Use it from many threads, or from many processes that each `begin` it."""
+class Shape(Protocol):
+    """What was said of an object when its upload began."""
 
     @property
     def key(self) -> str:
@@ -122,6 +122,11 @@ class Upload(Protocol):
     def part_size(self) -> int:
         """Bytes of every part but the last, which may be shorter (empty only if alone)."""
         ...
+
+
+@runtime_checkable
+class Upload(Shape, Protocol):
+    """An unfinished object. Use it from many threads, or from many processes that each `begin` it."""
 
     def parts(self) -> dict[int, PartInfo]:
         """The parts that are safely stored, by index; asked from the store, not from memory."""
@@ -193,7 +198,7 @@ class Store(Protocol):
         Raises:
             ObjectMissing: no such object.
             StoreError: the range leaves the object, or the answer was short, of the wrong range, or of other
-                bytes than this store object first saw under the key (`StaleObject`).
+                bytes than stood under the key when it was last looked at (`StaleObject`); `stat` looks anew.
         """
         ...
 
@@ -209,8 +214,8 @@ class Store(Protocol):
         """A URL that reads this object without credentials for `expires_s` seconds; None if impossible."""
         ...
 
-    def abort_stale(self, older_than: timedelta) -> list[str]:
-        """Abort unfinished uploads begun longer ago than `older_than`; gives their keys."""
+    def abort_stale(self, older_than: timedelta) -> tuple[str, ...]:
+        """Abort unfinished uploads that stored nothing for longer than `older_than`; gives their keys."""
         ...
 
     def close(self) -> None:
@@ -222,6 +227,43 @@ class Store(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class SeenObjects:
+    """Which bytes stood under a key when this store looked: the memory behind the refusal of stale answers.
+
+    `stat` looks anew; `get_range` holds the object to what was seen last. Bounded: the oldest keys are forgotten.
+    """
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[str, ObjectInfo] = {}
+        self._limit = limit
+
+    def remember(self, info: ObjectInfo) -> ObjectInfo:
+        """Note `info` as what stands under its key now; gives it back."""
+        with self._lock:
+            self._seen.pop(info.key, None)
+            self._seen[info.key] = info
+            if len(self._seen) > self._limit:
+                del self._seen[next(iter(self._seen))]
+        return info
+
+    def forget(self, key: str) -> None:
+        """Nothing is known of `key` any more (it was deleted, or found missing)."""
+        with self._lock:
+            self._seen.pop(key, None)
+
+    def get(self, key: str) -> ObjectInfo | None:
+        """What was seen under `key` last."""
+        with self._lock:
+            return self._seen.get(key)
+
+
+def check_range(where: str, start: int, length: int, size: int) -> None:
+    """Refuse a range that leaves an object of `size` bytes."""
+    if start < 0 or length < 0 or start + length > size:
+        raise StoreError(f"{where}: bytes {start}+{length} are outside of its {size} bytes")
 
 
 def valid_key(key: str) -> str:
@@ -251,7 +293,7 @@ def check_shape(key: str, part_count: int, part_size: int) -> None:
         raise StoreError(f"{key}: part size {part_size}; must be at least 1 byte")
 
 
-def check_part(upload: Upload, index: int, size: int, sha256: str) -> None:
+def check_part(upload: Shape, index: int, size: int, sha256: str) -> None:
     """Refuse a part that does not fit the upload's shape, before any byte is sent."""
     if not 0 <= index < upload.part_count:
         raise StoreError(f"{upload.key}: part {index} of {upload.part_count} does not exist")
@@ -264,7 +306,7 @@ def check_part(upload: Upload, index: int, size: int, sha256: str) -> None:
         raise StoreError(f"{upload.key}: part {index}: SHA-256 must be 64 lower-case hex digits")
 
 
-def check_complete(upload: Upload, parts: Mapping[int, PartInfo]) -> int:
+def check_complete(upload: Shape, parts: Mapping[int, PartInfo]) -> int:
     """The finished object's size if `parts` are all there with the right sizes, else `StoreError`."""
     missing = [i for i in range(upload.part_count) if i not in parts]
     if missing:
