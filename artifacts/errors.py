@@ -2,13 +2,13 @@
 
     ArtifactError
     ├── IntegrityError        bytes are not the ones that were sealed or signed
-    │   ├── NotSealedError    an object in clear (or not in our format) where a sealed one must be: no downgrade
+    │   ├── NotSealedError    an object in clear, or of another format, where a sealed one must be
     │   └── WrongKeyError     the key commitment does not fit: another file's key, or another file
     ├── ManifestError         the manifest is malformed, unsigned, or breaks a rule of the format
     │   └── PathError         a path that leaves its folder, is absolute, collides, or cannot be written
     ├── SourceChangedError    a file changed while it was read for sealing
-    ├── SourceError           the folder to seal, or a file in it, cannot be sealed (symlink, device, nothing there)
-    ├── EnvelopeError         an envelope that is malformed, not for this identity, not signed, or lacks its log proof
+    ├── SourceError           a folder or file that cannot be sealed: symlink, device, nothing there
+    ├── EnvelopeError         malformed, not for this identity, not signed, or without its log proof
     │   └── ExpiredError      an envelope, link or grant whose time is over
     ├── DestinationError      the place to write plaintext to is not usable: file exists, disk full
     ├── KeyProviderError      a key, a key string or a key service cannot be used
@@ -19,8 +19,8 @@
         ├── StaleObject       a short or wrong answer, or other bytes than were seen under that name before
         └── StoreUnavailable  worth trying again later: 5xx, rate limit, cut connection, timeout
 
-Each message says what went wrong, where (path, part, byte), and what to do if there is something to do. No message ever holds
-key bytes, plaintext or a presigned URL.
+Each message says what went wrong, where (path, part, byte), and what to do if there is something to do. No
+message ever holds key bytes, plaintext or a presigned URL.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class IntegrityError(ArtifactError):
 
 
 class NotSealedError(IntegrityError):
-    """An object is not in the sealed format although the manifest says that it is. Plaintext is never accepted instead."""
+    """An object is not sealed although the manifest says that it is. Plaintext is never accepted instead."""
 
 
 class WrongKeyError(IntegrityError):
-    """The key commitment at the head of a part does not fit the key: wrong key, wrong file, wrong part, or a changed head."""
+    """The commitment at a part's head does not fit the key: wrong key, file or part, or a changed head."""
 
 
 class ManifestError(ArtifactError):
-    """A manifest that is malformed, too large, wrongly signed or against the rules of `docs/sealed-format.md`."""
+    """A manifest that is malformed, too large, wrongly signed or against `docs/sealed-format.md`."""
 
 
 class PathError(ManifestError):
-    """A path in a manifest that could write outside its folder, collide with another, or not be written everywhere."""
+    """A path that could leave its folder, collide with another, or not be written everywhere."""
 
 
 class SourceChangedError(ArtifactError):
@@ -61,11 +61,11 @@ class SourceChangedError(ArtifactError):
 
 
 class SourceError(ArtifactError):
-    """A source folder or file that cannot be sealed: missing, a symbolic link, a device, or outside its folder."""
+    """A source that cannot be sealed: missing, a symbolic link, a device, or outside its folder."""
 
 
 class EnvelopeError(ArtifactError):
-    """An envelope that is malformed, not made for this identity, not rightly signed, or without its log proof."""
+    """An envelope that is malformed, for someone else, not rightly signed, or without its log proof."""
 
 
 class ExpiredError(EnvelopeError):

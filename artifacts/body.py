@@ -1,0 +1,230 @@
+"""The sealed body: one Cobblestone-256 message (C2SP chunked-encryption) per part of a file.
+
+A sealed file is the concatenation of its sealed parts. Each part has a fresh random salt (drawn by the library, also
+when a part is sealed again) and a context that says which artifact, file and part it is, so that a part moved, doubled
+or taken from elsewhere does not open. Layout and arithmetic: docs/sealed-format.md section 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.exceptions import InvalidTag
+
+from artifacts.encoding import prefixed, u64
+from artifacts.errors import IntegrityError, SourceChangedError, WrongKeyError
+from artifacts.keys import FileKey
+
+CHUNK = 16 * 1024
+TAG = 16
+WIRE_CHUNK = CHUNK + TAG
+HEADER = 24 + 32
+"""Salt and key commitment at the head of each part."""
+
+PART_SIZE = 64 * 1024 * 1024
+"""Plaintext bytes of a part, unless the manifest says otherwise."""
+
+MAX_PARTS = 10_000
+"""S3's limit; larger files get larger parts."""
+
+BLOCK = 1024 * 1024
+"""How much is read, sealed and hashed at a time: it stays in the processor's cache."""
+
+_PART_LABEL = b"sluice.release/sealed-part/v1"
+_INNER_LABEL = b"sluice.release/sealed-inner/v1"
+
+
+def sealed_size(size: int) -> int:
+    """Bytes of the sealed form of one message of `size` bytes."""
+    return HEADER + size + TAG * (size // CHUNK + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a file of `size` plaintext bytes lies in parts of `part_size`; everything follows from these two."""
+
+    size: int
+    part_size: int
+
+    @property
+    def part_count(self) -> int:
+        """At least 1: an empty file is one part with an empty message."""
+        return max(1, -(-self.size // self.part_size))
+
+    @property
+    def sealed_part_size(self) -> int:
+        """Sealed bytes of each part but the last."""
+        return sealed_size(self.part_size)
+
+    @property
+    def sealed_size(self) -> int:
+        """Sealed bytes of the whole file."""
+        last = self.part_count - 1
+        return last * self.sealed_part_size + sealed_size(self.plain_length(last))
+
+    def plain_start(self, index: int) -> int:
+        """Offset of part `index` in the plaintext."""
+        return index * self.part_size
+
+    def plain_length(self, index: int) -> int:
+        """Plaintext bytes of part `index`."""
+        return min(self.part_size, self.size - index * self.part_size)
+
+    def sealed_start(self, index: int) -> int:
+        """Offset of part `index` in the sealed file."""
+        return index * self.sealed_part_size
+
+    def sealed_length(self, index: int) -> int:
+        """Sealed bytes of part `index`."""
+        return sealed_size(self.plain_length(index))
+
+
+def part_size_for(size: int, wanted: int = PART_SIZE) -> int:
+    """`wanted`, doubled until a file of `size` bytes has at most `MAX_PARTS` parts."""
+    while size > wanted * MAX_PARTS:
+        wanted *= 2
+    return wanted
+
+
+def part_context(artifact_id: str, path: str, index: int, layout: Layout) -> bytes:
+    """What a part is bound to: artifact, path, index, part count, part size and plaintext size."""
+    return _PART_LABEL + prefixed(
+        artifact_id.encode(),
+        path.encode(),
+        u64(index),
+        u64(layout.part_count),
+        u64(layout.part_size),
+        u64(layout.size),
+    )
+
+
+def inner_context(artifact_id: str, path: str) -> bytes:
+    """What the sealed part of a manifest's file entry is bound to."""
+    return _INNER_LABEL + prefixed(artifact_id.encode(), path.encode())
+
+
+def seal_bytes(key: FileKey, context: bytes, plaintext: bytes | memoryview) -> bytes:
+    """Seal a small message in one go."""
+    encryptor = Cobblestone256Encryptor(key.raw, context)
+    return bytes(encryptor.update(plaintext) + encryptor.finalize())
+
+
+def open_bytes(key: FileKey, context: bytes, sealed: bytes | memoryview, where: str) -> bytes:
+    """Open a message in one go.
+
+    Raises:
+        WrongKeyError: the commitment does not fit key and context.
+        IntegrityError: cut off or changed.
+    """
+    decryptor = Cobblestone256Decryptor(key.raw, context)
+    head = bytes(sealed[:HEADER])
+    if len(head) < HEADER:
+        raise IntegrityError(f"{where}: cut off, {len(head)} bytes are too few for a sealed part")
+    try:
+        decryptor.update(head)
+    except InvalidTag:
+        raise WrongKeyError(f"{where}: {_WRONG}") from None
+    try:
+        return bytes(decryptor.update(sealed[HEADER:]) + decryptor.finalize())
+    except InvalidTag:
+        raise IntegrityError(f"{where}: changed or cut off; fetch it again") from None
+
+
+_WRONG = "does not open with this key; wrong key, wrong file or part, or a changed head"
+
+
+class PartSealer:
+    """Seals parts of files out of and into buffers of its own, made once: one per worker thread.
+
+    Memory: `part_size` plaintext (kept for the plaintext digest, which has to see the same bytes that were sealed)
+    and as much ciphertext.
+    """
+
+    def __init__(self, part_size: int) -> None:
+        self._plain = memoryview(bytearray(part_size))
+        self._sealed = memoryview(bytearray(sealed_size(part_size) + WIRE_CHUNK))
+
+    def seal(self, fd: int, start: int, length: int, key: FileKey, context: bytes, where: str) -> SealedPart:
+        """Read `length` bytes at `start` from `fd` and seal them. The result is valid until the next call.
+
+        Raises:
+            SourceChangedError: the file is shorter than it was when sealing began.
+        """
+        encryptor = Cobblestone256Encryptor(key.raw, context)
+        digest = hashlib.sha256()
+        written = done = 0
+        while done < length:
+            block = self._plain[done : min(done + BLOCK, length)]
+            read_exactly(fd, block, start + done, where)
+            count = encryptor.update_into(block, self._sealed[written:])
+            digest.update(self._sealed[written : written + count])
+            written += count
+            done += len(block)
+        tail = encryptor.finalize()
+        self._sealed[written : written + len(tail)] = tail
+        digest.update(tail)
+        return SealedPart(self._plain[:length], self._sealed[: written + len(tail)], digest.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPart:
+    """One sealed part and the plaintext it was made from, both in buffers that the next part overwrites."""
+
+    plain: memoryview
+    sealed: memoryview
+    sha256: str
+
+    def __repr__(self) -> str:
+        return f"SealedPart(sealed={len(self.sealed)} bytes, sha256={self.sha256})"
+
+
+def read_exactly(fd: int, into: memoryview, offset: int, where: str) -> None:
+    """Fill `into` from `offset`, or raise `SourceChangedError` if the file ends before."""
+    done = 0
+    while done < len(into):
+        count = os.preadv(fd, [into[done:]], offset + done)
+        if count == 0:
+            raise SourceChangedError(
+                f"{where}: became shorter while it was read; stop what writes to it and seal again"
+            )
+        done += count
+
+
+class PartOpener:
+    """Opens whole parts into a buffer of its own, made once: one per worker thread."""
+
+    def __init__(self, part_size: int) -> None:
+        self._plain = memoryview(bytearray(part_size + 2 * CHUNK))
+
+    def open(
+        self, sealed: bytes | memoryview, length: int, key: FileKey, context: bytes, where: str
+    ) -> memoryview:
+        """The plaintext of `sealed`, which must be `length` bytes. Valid until the next call.
+
+        Nothing is returned before the last tag is verified.
+        """
+        view = memoryview(sealed)
+        if len(view) != sealed_size(length):
+            raise IntegrityError(
+                f"{where}: {len(view)} sealed bytes, expected {sealed_size(length)}; cut off or extended"
+            )
+        decryptor = Cobblestone256Decryptor(key.raw, context)
+        try:
+            decryptor.update(view[:HEADER])
+        except InvalidTag:
+            raise WrongKeyError(f"{where}: {_WRONG}") from None
+        written = 0
+        step = BLOCK // CHUNK * WIRE_CHUNK
+        try:
+            for offset in range(HEADER, len(view), step):
+                written += decryptor.update_into(view[offset : offset + step], self._plain[written:])
+            tail = decryptor.finalize()
+        except InvalidTag:
+            raise IntegrityError(f"{where}: changed, or parts exchanged; fetch it again") from None
+        self._plain[written : written + len(tail)] = tail
+        if written + len(tail) != length:
+            raise IntegrityError(f"{where}: opens to {written + len(tail)} bytes, the manifest says {length}")
+        return self._plain[:length]
