@@ -21,7 +21,17 @@ from orchestrator.domain.evidence import EvidenceKind
 from orchestrator.domain.incident import ResponseAction, Severity
 from orchestrator.domain.opening import OpeningHours
 from orchestrator.domain.stage import Audience, PartnerAudience, Stage
-from orchestrator.domain.values import Digest, Duration, Frozen, Instant, Line, Name, Text, digest
+from orchestrator.domain.values import (
+    Digest,
+    Duration,
+    Frozen,
+    Instant,
+    Line,
+    Name,
+    Text,
+    digest,
+    digest_bytes,
+)
 
 FORMAT = "sluice.plan/v1"
 
@@ -34,7 +44,7 @@ PublicKey = Annotated[
 ]
 Recipient = Annotated[
     str,
-    StringConstraints(pattern=r"^age1pq1[02-9ac-hj-np-z]{50,2500}$"),
+    StringConstraints(pattern=r"^(age1pq1[02-9ac-hj-np-z]{50,2500}|sha256:[0-9a-f]{64})$"),
     Field(
         description="an age recipient with the hybrid post-quantum KEM, as `sluice partner keygen` or `age-keygen -pq` make it"
     ),
@@ -287,6 +297,11 @@ class Plan(Frozen):
     def withheld_below_open(self, entered: Mapping[str, Stage]) -> list[str]:
         """Components that nobody outside can download yet, given each one's stage so far."""
         return [name for name in self.components if entered.get(name, Stage.CLOSED) < Stage.DOWNLOADABLE]
+
+
+def recipient_digest(recipient: str) -> str:
+    """What pins a recipient: `sha256:…` of its text, or the digest itself when it is one already."""
+    return recipient if recipient.startswith("sha256:") else digest_bytes(recipient.encode())
 
 
 def step_digest(step: Step) -> str:

@@ -1,0 +1,364 @@
+"""`evolve(state, event) -> state`: what an event changes. Total, and never asks whether it should have happened.
+
+Invariants kept here: `seq` counts the events; clocks are advanced with every event and run exactly while
+`access_stands_because` says nothing; a new approach to a gate (entry, rollback) forgets sign-offs and waivers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import reduce
+from typing import Any
+
+from orchestrator.domain import events as ev
+from orchestrator.domain import state as st
+from orchestrator.domain.control import ControlReport
+from orchestrator.domain.stage import Stage
+from orchestrator.domain.state import Clock, ReleaseState
+
+_CLOSED_INCIDENTS_KEPT = 100
+
+
+def fold(events: Iterable[ev.AnyEvent]) -> ReleaseState:
+    """The state after a whole history, which begins with `release_created`.
+
+    Raises:
+        ValueError: the history is empty or begins with something else.
+    """
+    history = iter(events)
+    first = next(history, None)
+    if not isinstance(first, ev.ReleaseCreated):
+        raise ValueError("a release's history begins with release_created")  # noqa: TRY004 - a history is a value
+    return reduce(evolve, history, begin(first))
+
+
+def begin(event: ev.ReleaseCreated) -> ReleaseState:
+    """The state after the first event."""
+    return ReleaseState(
+        release=event.release,
+        name=event.name,
+        version=event.version,
+        creator=event.by,
+        created_at=event.at,
+        updated_at=event.at,
+        plan=event.plan,
+        plan_digest=event.plan_digest,
+    )
+
+
+def evolve(state: ReleaseState, event: ev.AnyEvent) -> ReleaseState:
+    """The state after one more event."""
+    change = _CHANGES[type(event)](state, event)
+    changed = state.model_copy(update={**change, "seq": state.seq + 1, "updated_at": event.at})
+    return _tick(state, changed, event)
+
+
+def _tick(before: ReleaseState, after: ReleaseState, event: ev.AnyEvent) -> ReleaseState:
+    """Advance the clocks to the event, and let them run or stand by the state after it."""
+    now = event.at
+    counted = before.clock.at(now, st.access_ends(before)).total_seconds()
+    if isinstance(event, ev.StepEntered | ev.RolledBack):
+        counted = 0.0
+    runs = st.access_stands_because(after) is None
+    held = before.held.at(now).total_seconds()
+    return after.model_copy(
+        update={
+            "clock": Clock(counted=counted, running_since=now if runs else None),
+            "held": Clock(counted=held, running_since=now if after.holds else None),
+        }
+    )
+
+
+Change = dict[str, Any]
+
+
+def _artifact(state: ReleaseState, e: ev.ArtifactRegistered) -> Change:
+    artifact = st.RegisteredArtifact(
+        id=e.artifact,
+        manifest_digest=e.manifest_digest,
+        components=e.components,
+        location=e.location,
+        root=e.root,
+        size=e.size,
+        by=e.by,
+        at=e.at,
+    )
+    carried = {**state.carried_by, **dict.fromkeys(e.components, e.artifact)}
+    kept = {
+        name: a for name, a in {**state.artifacts, e.artifact: artifact}.items() if name in carried.values()
+    }
+    return {"artifacts": kept, "carried_by": carried, "uploaders": sorted({*state.uploaders, e.by})}
+
+
+def _evidence(state: ReleaseState, e: ev.EvidenceSubmitted) -> Change:
+    place = f"{e.evidence.kind}@{e.evidence.step or ''}"
+    return {"evidence": {**state.evidence, place: e.evidence}}
+
+
+def _control(state: ReleaseState, e: ev.ControlReported) -> Change:
+    report = ControlReport(in_force=e.in_force, by=e.by, at=e.at, evidence=e.evidence, note=e.note)
+    return {"controls": {**state.controls, f"{e.step}/{e.control}": report}}
+
+
+def _signed(state: ReleaseState, e: ev.SignedOff) -> Change:
+    record = st.SignOffRecord(
+        person=e.by,
+        role=e.role,
+        decision=e.decision,
+        subject=e.subject,
+        step_digest=e.step_digest,
+        at=e.at,
+        expires_at=e.expires_at,
+        on_behalf_of=e.on_behalf_of,
+        comment=e.comment,
+        signed=e.envelope is not None,
+        held_before=state.held.at(e.at).total_seconds(),
+    )
+    return {"sign_offs": {**state.sign_offs, e.by: record}}
+
+
+def _withdrawn(state: ReleaseState, e: ev.SignOffWithdrawn) -> Change:
+    return {"sign_offs": {person: s for person, s in state.sign_offs.items() if person != e.by}}
+
+
+def _delegated(state: ReleaseState, e: ev.Delegated) -> Change:
+    kept = [d for d in state.delegations if d.until > e.at and (d.person, d.role) != (e.by, e.role)]
+    return {"delegations": [*kept, st.Delegation(person=e.by, to=e.to, role=e.role, until=e.until)]}
+
+
+def _held(state: ReleaseState, e: ev.HoldPlaced) -> Change:
+    hold = st.StandingHold(id=e.hold, reason=e.reason, by=e.by, at=e.at, incident=e.incident)
+    return {"holds": {**state.holds, e.hold: hold}}
+
+
+def _lifted(state: ReleaseState, e: ev.HoldsLifted) -> Change:
+    return {"holds": {name: hold for name, hold in state.holds.items() if name not in e.holds}}
+
+
+def _window(state: ReleaseState, e: ev.WindowChanged) -> Change:
+    return {"window_required": {**state.window_required, e.step: e.required.total_seconds()}}
+
+
+def _proposed(state: ReleaseState, e: ev.Proposed) -> Change:
+    proposal = st.Proposal(
+        id=e.proposal,
+        action=e.action,
+        payload=e.payload,
+        payload_digest=e.payload_digest,
+        people={e.by: e.at},
+        expires_at=e.expires_at,
+    )
+    return {"proposals": {**state.proposals, e.proposal: proposal}}
+
+
+def _endorsed(state: ReleaseState, e: ev.Endorsed) -> Change:
+    proposal = state.proposals[e.proposal]
+    more = proposal.model_copy(update={"people": {**proposal.people, e.by: e.at}})
+    return {"proposals": {**state.proposals, e.proposal: more}}
+
+
+def _proposal_ended(state: ReleaseState, e: ev.ProposalEnded) -> Change:
+    return {"proposals": {name: p for name, p in state.proposals.items() if name != e.proposal}}
+
+
+def _incident(state: ReleaseState, e: ev.IncidentReported) -> Change:
+    return {"incidents": {**state.incidents, e.incident.id: e.incident}}
+
+
+def _triaged(state: ReleaseState, e: ev.IncidentTriaged) -> Change:
+    old = state.incidents[e.incident]
+    new = old.model_copy(
+        update={
+            "severity": e.severity,
+            "confidence": e.confidence,
+            "partner": e.partner or old.partner,
+            "triaged_by": e.by,
+            "triaged_at": e.at,
+        }
+    )
+    return {"incidents": {**state.incidents, e.incident: new}}
+
+
+def _closed(state: ReleaseState, e: ev.IncidentClosed) -> Change:
+    done = state.incidents[e.incident].model_copy(update={"closed_at": e.at, "outcome": e.outcome})
+    incidents = {**state.incidents, e.incident: done}
+    closed = [name for name, incident in incidents.items() if not incident.open]
+    for name in closed[: max(len(closed) - _CLOSED_INCIDENTS_KEPT, 0)]:
+        del incidents[name]
+    return {"incidents": incidents}
+
+
+def _nothing(state: ReleaseState, e: ev.AnyEvent) -> Change:
+    return {}
+
+
+def _amended(state: ReleaseState, e: ev.PlanAmended) -> Change:
+    return {
+        "plan": e.plan,
+        "plan_digest": e.plan_digest,
+        "window_required": {},
+        "proposals": {},
+        "waived": [],
+    }
+
+
+def _glass(state: ReleaseState, e: ev.GlassBroken) -> Change:
+    review = st.Review(id=e.review, step=e.step, waives=e.waives, reason=e.reason, people=e.people, at=e.at)
+    return {
+        "reviews": {**state.reviews, e.review: review},
+        "waived": sorted({*state.waived, *e.waives}),
+    }
+
+
+def _reviewed(state: ReleaseState, e: ev.ReviewClosed) -> Change:
+    return {"reviews": {name: review for name, review in state.reviews.items() if name != e.review}}
+
+
+def _began(state: ReleaseState, e: ev.EntryBegan) -> Change:
+    entering = st.Entering(step=e.step, attempt=e.attempt, subject=e.subject, at=e.at)
+    return {"status": "entering", "entry": entering, "entry_failed": None}
+
+
+def _entered(state: ReleaseState, e: ev.StepEntered) -> Change:
+    step = state.plan.step(e.step)
+    names = step.component_names if step is not None else []
+    stages = {**state.stages, **dict.fromkeys(names, e.stage)}
+    reached = {**state.reached}
+    for name in names:
+        reached[name] = max(reached.get(name, Stage.CLOSED), e.stage)
+    grants = {**state.grants, **{grant.id: grant for grant in e.grants}}
+    if e.completed:
+        grants = {
+            name: g
+            if not g.live or g.step == e.step
+            else g.model_copy(update={"ended_at": e.at, "end": "superseded"})
+            for name, g in grants.items()
+        }
+    subject = None if state.entry is None else state.entry.subject
+    signed = [
+        st.Signature(person=s.person, role=s.role, at=s.at)
+        for s in sorted(state.sign_offs.values(), key=lambda s: s.at)
+        if s.decision == "approve" and s.subject == subject
+    ]
+    line = st.EnteredStep(
+        step=e.step,
+        stage=e.stage,
+        attempt=e.attempt,
+        at=e.at,
+        signed=signed,
+        window_asked=0.0 if step is None else state.window_asked(step).total_seconds(),
+        window_counted=state.window_counted(e.at if state.entry is None else state.entry.at).total_seconds(),
+    )
+    return {
+        **_new_attempt(state),
+        "status": "completed" if e.completed else "active",
+        "current": e.step,
+        "stages": stages,
+        "reached": reached,
+        "grants": grants,
+        "access_working": True,
+        "access_reason": None,
+        "history": [*state.history, line],
+    }
+
+
+def _new_attempt(state: ReleaseState) -> Change:
+    return {"attempt": state.attempt + 1, "entry": None, "entry_failed": None, "sign_offs": {}, "waived": []}
+
+
+def _taken_back(state: ReleaseState, e: ev.EntryTakenBack) -> Change:
+    return {"status": "active", "entry": None, "entry_failed": e.reason}
+
+
+def _retried(state: ReleaseState, e: ev.EntryRetried) -> Change:
+    return {"entry_failed": None}
+
+
+def _granted(state: ReleaseState, e: ev.GrantMade) -> Change:
+    return {"grants": {**state.grants, e.grant.id: e.grant}}
+
+
+def _disclosed(state: ReleaseState, e: ev.GrantDisclosed) -> Change:
+    grant = state.grants[e.grant].model_copy(update={"disclosed_at": e.at})
+    return {"grants": {**state.grants, e.grant: grant}}
+
+
+def _grant_ended(state: ReleaseState, e: ev.GrantEnded) -> Change:
+    grant = state.grants[e.grant].model_copy(update={"ended_at": e.at, "end": e.end})
+    return {"grants": {**state.grants, e.grant: grant}}
+
+
+def _end_grants(state: ReleaseState, at: datetime, end: str, steps: set[str]) -> dict[str, ev.Grant]:
+    return {
+        name: g.model_copy(update={"ended_at": at, "end": end}) if g.live and g.step in steps else g
+        for name, g in state.grants.items()
+    }
+
+
+def _rolled_back(state: ReleaseState, e: ev.RolledBack) -> Change:
+    keep = state.plan.index(e.to_step)
+    stages: dict[str, Stage] = {}
+    for step in state.plan.steps[: keep + 1]:
+        stages.update(dict.fromkeys(step.component_names, step.stage))
+    later = {step.name for step in state.plan.steps[keep + 1 :]}
+    return {
+        **_new_attempt(state),
+        "status": "active",
+        "current": e.to_step,
+        "stages": stages,
+        "grants": _end_grants(state, e.at, "rolled_back", later),
+    }
+
+
+def _access(state: ReleaseState, e: ev.AccessReported) -> Change:
+    return {"access_working": e.working, "access_reason": None if e.working else e.reason}
+
+
+def _monitor(state: ReleaseState, e: ev.MonitorReported) -> Change:
+    return {"monitors": {**state.monitors, e.source: e.last_success}}
+
+
+def _aborted(state: ReleaseState, e: ev.Aborted) -> Change:
+    everything = {step.name for step in state.plan.steps}
+    return {
+        **_new_attempt(state),
+        "status": "aborted",
+        "stages": {},
+        "grants": _end_grants(state, e.at, "aborted", everything),
+    }
+
+
+_CHANGES: dict[type[ev.Event], Callable[[ReleaseState, Any], Change]] = {
+    ev.ReleaseCreated: _nothing,
+    ev.ArtifactRegistered: _artifact,
+    ev.EvidenceSubmitted: _evidence,
+    ev.ControlReported: _control,
+    ev.SignedOff: _signed,
+    ev.SignOffWithdrawn: _withdrawn,
+    ev.Delegated: _delegated,
+    ev.HoldPlaced: _held,
+    ev.HoldsLifted: _lifted,
+    ev.WindowChanged: _window,
+    ev.Proposed: _proposed,
+    ev.Endorsed: _endorsed,
+    ev.ProposalEnded: _proposal_ended,
+    ev.IncidentReported: _incident,
+    ev.IncidentTriaged: _triaged,
+    ev.IncidentClosed: _closed,
+    ev.KeysRotationAsked: _nothing,
+    ev.PlanAmended: _amended,
+    ev.GlassBroken: _glass,
+    ev.ReviewClosed: _reviewed,
+    ev.EntryBegan: _began,
+    ev.StepEntered: _entered,
+    ev.EntryTakenBack: _taken_back,
+    ev.EntryRetried: _retried,
+    ev.GrantMade: _granted,
+    ev.GrantDisclosed: _disclosed,
+    ev.GrantEnded: _grant_ended,
+    ev.RolledBack: _rolled_back,
+    ev.AccessReported: _access,
+    ev.MonitorReported: _monitor,
+    ev.Aborted: _aborted,
+}

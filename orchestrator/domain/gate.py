@@ -1,0 +1,437 @@
+"""`verdict(state, step, now)`: does the gate hold, and if not, every condition that is unmet.
+
+A gate holds when its conditions all do; there is no other flag anywhere. Each unmet condition says in words what is
+missing, who could meet it, and, for a clock that runs, when it will be met if nothing else changes.
+
+Conditions are looked at in groups: the release (ended, order, holds, incidents, reviews), what is released (artifacts),
+what is known (evidence, risk, controls, monitors), who agreed (sign-offs, rejections), and time (window, cooling-off,
+not-before, opening hours). Only those in `WAIVABLE` can be lifted by break-glass: never a person's decision, a hold, an
+incident, a rating, or what is being released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pydantic import Field
+
+from orchestrator.domain.evidence import EvidenceKind
+from orchestrator.domain.plan import HandOut, SignOffRequirement, Step, step_digest
+from orchestrator.domain.state import (
+    GateSubject,
+    ReleaseState,
+    SignOffRecord,
+    access_stands_because,
+    gate_subject,
+)
+from orchestrator.domain.values import Digest, Frozen, Instant, Name, digest, format_duration
+
+WAIVABLE = frozenset(
+    {"research_window", "cooling_off", "not_before", "opening_hours", "evidence_age", "control", "monitor"}
+)
+_ZERO = timedelta(0)
+
+
+class Condition(Frozen):
+    """One thing that must hold, and does not.
+
+    Attributes:
+        code: a stable word, such as `sign_off` or `research_window`.
+        message: what is missing, in words.
+        who: people who can meet it; empty when nobody has to do anything (a clock) or anybody with the permission can.
+        met_at: for a clock that runs, when it will be met if nothing changes; None when it stands or is no clock.
+    """
+
+    code: str
+    message: str
+    who: list[str] = Field(default_factory=list)
+    met_at: Instant | None = None
+
+
+class SignOffView(Frozen):
+    """A standing decision and whether it counts: `counts`, or why not."""
+
+    person: Name
+    role: Name
+    decision: Literal["approve", "reject"]
+    standing: Literal["counts", "stale", "expired", "not_in_plan", "barred"]
+    at: Instant
+    expires_at: Instant
+    on_behalf_of: Name | None = None
+    comment: str | None = None
+
+
+class WindowView(Frozen):
+    """The research window: seconds asked and counted, and whether the clock runs."""
+
+    asked: float
+    counted: float
+    running: bool
+    stands_because: str | None = None
+    met_at: Instant | None = None
+
+
+class Verdict(Frozen):
+    """What stands at a gate now.
+
+    Attributes:
+        open: every condition holds.
+        unmet: every condition that does not, waived ones left out.
+        waived: codes that break-glass lifted, of those that would be unmet.
+        opens_at: when the gate will open if nothing changes; None when somebody has to do something first.
+        changes_at: the next instant at which time alone changes this verdict (a clock is met, a sign-off expires).
+        etag: changes exactly when what people decide on changes; clocks do not change it.
+    """
+
+    step: Name
+    open: bool
+    unmet: list[Condition]
+    waived: list[str]
+    sign_offs: list[SignOffView]
+    window: WindowView
+    subject: GateSubject
+    subject_digest: Digest
+    irreversible: bool
+    opens_at: Instant | None
+    changes_at: Instant | None
+    etag: str
+
+
+def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
+    """The whole verdict on the gate into `step`.
+
+    Args:
+        state: the release.
+        step: a step of its plan; one that is not next has the condition `order`.
+        now: the instant to judge at (aware).
+    """
+    subject = gate_subject(state, step)
+    views = [_view(state, record, subject.digest, step, now) for record in state.sign_offs.values()]
+    views.sort(key=lambda view: (view.at, view.person))
+    window = _window(state, step, now)
+    found = [
+        *_release(state, step),
+        *_artifacts(state, step),
+        *_evidence(state, step, now),
+        *_controls(state, step, now),
+        *_monitors(state, step, now),
+        *_sign_offs(state, step, views),
+        *_time(state, step, now, views, window),
+    ]
+    unmet = [condition for condition in found if condition.code not in state.waived]
+    opens_at = _opens_at(step, unmet, now)
+    return Verdict(
+        step=step.name,
+        open=not unmet,
+        unmet=unmet,
+        waived=sorted({condition.code for condition in found} & set(state.waived)),
+        sign_offs=views,
+        window=window,
+        subject=subject,
+        subject_digest=subject.digest,
+        irreversible=not step.stage.reversible,
+        opens_at=now if not unmet else opens_at,
+        changes_at=_changes_at(state, step, unmet, views, now),
+        etag=_etag(state, subject, views, step),
+    )
+
+
+def still_holds(state: ReleaseState, step: Step, now: datetime) -> list[Condition]:
+    """What of the gate does not hold any more while its step is being entered.
+
+    Everything is looked at again but opening hours: the entry began inside them.
+    """
+    entering = state.model_copy(update={"status": "active"})
+    return [
+        condition for condition in verdict(entering, step, now).unmet if condition.code != "opening_hours"
+    ]
+
+
+def _release(state: ReleaseState, step: Step) -> Iterator[Condition]:
+    people = sorted(state.plan.people)
+    if state.ended:
+        yield Condition(code="ended", message=f"the release is {state.status}")
+    upcoming = state.next_step
+    if upcoming is None or upcoming.name != step.name:
+        told = "none is left" if upcoming is None else f"the next step is `{upcoming.name}`"
+        yield Condition(code="order", message=f"`{step.name}` is not next: {told}")
+    if state.status == "entering":
+        yield Condition(code="entering", message="the step is being entered")
+    if state.entry_failed is not None:
+        yield Condition(
+            code="entry_failed",
+            message=f"the last entry was taken back: {state.entry_failed}; mend it, then retry",
+            who=sorted(state.plan.people),
+        )
+    for hold in state.holds.values():
+        yield Condition(code="hold", message=f"on hold ({hold.id}) by {hold.by}: {hold.reason}", who=people)
+    for incident in state.open_incidents:
+        message = f"{incident.severity} {incident.kind} incident {incident.id} is open: {incident.summary}"
+        yield Condition(code="incident", message=message, who=people)
+    for review in state.reviews.values():
+        if (
+            review.step != step.name or not state.waived
+        ):  # the gate whose glass was broken may open; the ones after it wait
+            others = [person for person in people if person not in review.people]
+            yield Condition(
+                code="review", message=f"the review {review.id} of a broken glass is open", who=others
+            )
+
+
+def _artifacts(state: ReleaseState, step: Step) -> Iterator[Condition]:
+    missing = []
+    for component in step.components:
+        known = state.plan.components.get(component.name)
+        given = state.plan.hand_out(step, component)[0] is not HandOut.NOTHING
+        if known is not None and known.has_files and given and component.name not in state.carried_by:
+            missing.append(component.name)
+    if missing:
+        yield Condition(
+            code="artifact", message="no sealed artifact is registered for: " + ", ".join(missing)
+        )
+
+
+def _evidence(state: ReleaseState, step: Step, now: datetime) -> Iterator[Condition]:
+    found = state.evidence_for(step)
+    for requirement in step.gate.evidence:
+        document = found.get(requirement.kind)
+        if document is None or (
+            requirement.kind is EvidenceKind.RISK_ASSESSMENT and document.step != step.name
+        ):
+            yield Condition(code="evidence", message=f"a {requirement.kind} for `{step.name}` is missing")
+        elif requirement.max_age is not None and now - document.at >= requirement.max_age:
+            age = format_duration(now - document.at)
+            yield Condition(
+                code="evidence_age",
+                message=f"the {requirement.kind} is {age} old; at most {format_duration(requirement.max_age)} is asked",
+            )
+    assessment = found.get(EvidenceKind.RISK_ASSESSMENT)
+    if assessment is not None and assessment.unacceptable:
+        rated = ", ".join(assessment.unacceptable)
+        yield Condition(code="risk", message=f"rated unacceptable, whoever signs: {rated}")
+
+
+def _controls(state: ReleaseState, step: Step, now: datetime) -> Iterator[Condition]:
+    for control in step.controls:
+        if control.waived is not None:
+            continue
+        report = state.control_report(step.name, control.kind)
+        how = "attested" if control.check == "attested" else "probed"
+        who = sorted(state.plan.people) if control.check == "attested" else []
+        if report is None:
+            message = f"the control {control.kind} has not been {how} for `{step.name}`"
+        elif not report.in_force:
+            message = f"the control {control.kind} is not in force" + (
+                f": {report.note}" if report.note else ""
+            )
+        elif control.max_age is not None and now - report.at >= control.max_age:
+            message = f"the control {control.kind} was last {how} {format_duration(now - report.at)} ago"
+        else:
+            continue
+        yield Condition(code="control", message=message, who=who)
+    current = state.current_step
+    if current is not None and current.name != step.name:
+        for control in current.controls:
+            report = state.control_report(current.name, control.kind)
+            if report is not None and not report.in_force:
+                message = f"the control {control.kind} of the current step `{current.name}` has lapsed"
+                yield Condition(code="control", message=message, who=sorted(state.plan.people))
+
+
+def _monitors(state: ReleaseState, step: Step, now: datetime) -> Iterator[Condition]:
+    for monitor in step.gate.monitors:
+        seen = state.monitors.get(monitor.source)
+        if seen is None:
+            yield Condition(code="monitor", message=f"the leak source {monitor.source} has never reported")
+        elif now - seen > monitor.max_blind:
+            blind = format_duration(now - seen)
+            yield Condition(
+                code="monitor", message=f"the leak source {monitor.source} has been blind for {blind}"
+            )
+
+
+def _view(state: ReleaseState, record: SignOffRecord, subject: str, step: Step, now: datetime) -> SignOffView:
+    person = state.plan.people.get(record.person)
+    standing: Literal["counts", "stale", "expired", "not_in_plan", "barred"] = "counts"
+    if person is None or not may_sign_as(state, record.person, record.role, now):
+        standing = "not_in_plan"
+    elif record.person in state.barred:
+        standing = "barred"
+    elif (record.decision == "approve" and record.subject != subject) or (
+        record.decision == "reject" and record.step_digest != step_digest(step)
+    ):
+        standing = "stale"
+    elif record.decision == "approve" and record.expires_at <= now:
+        standing = "expired"
+    return SignOffView(
+        person=record.person,
+        role=record.role,
+        decision=record.decision,
+        standing=standing,
+        at=record.at,
+        expires_at=record.expires_at,
+        on_behalf_of=record.on_behalf_of,
+        comment=record.comment,
+    )
+
+
+def may_sign_as(state: ReleaseState, person: str, role: str, now: datetime) -> bool:
+    """Whether the plan names a person for a role, or somebody whom it does has delegated the role to them."""
+    known = state.plan.people.get(person)
+    if known is None:
+        return False
+    return role in known.roles or delegated_by(state, person, role, now) is not None
+
+
+def delegated_by(state: ReleaseState, person: str, role: str, now: datetime) -> str | None:
+    """Who lets `person` sign in `role` now; None when nobody does."""
+    for delegation in state.delegations:
+        giver = state.plan.people.get(delegation.person)
+        current = delegation.to == person and delegation.role == role and delegation.until > now
+        if current and giver is not None and role in giver.roles and delegation.person not in state.barred:
+            return delegation.person
+    return None
+
+
+def _counting(
+    state: ReleaseState, requirement: SignOffRequirement, views: Sequence[SignOffView]
+) -> list[SignOffView]:
+    return [
+        view
+        for view in views
+        if view.decision == "approve"
+        and view.standing == "counts"
+        and view.role == requirement.role
+        and (state.plan.people[view.person].external or not requirement.external)
+    ]
+
+
+def _sign_offs(state: ReleaseState, step: Step, views: Sequence[SignOffView]) -> Iterator[Condition]:
+    taken = {view.person for view in views if view.standing == "counts"}
+    for requirement in step.gate.sign_offs:
+        missing = requirement.count - len(_counting(state, requirement, views))
+        if missing > 0:
+            able = state.plan.people_in_role(requirement.role, external_only=requirement.external)
+            who = sorted(person for person in able if person not in state.barred and person not in taken)
+            outside = " from outside" if requirement.external else ""
+            message = f"{missing} more sign-off{'s' if missing > 1 else ''} as {requirement.role}{outside}"
+            late = [v for v in views if v.role == requirement.role and v.standing in {"stale", "expired"}]
+            if late:
+                message += " (" + ", ".join(f"{v.person}'s is {v.standing}" for v in late) + ")"
+            yield Condition(code="sign_off", message=message, who=who)
+    for view in views:
+        if view.decision == "reject" and view.standing == "counts":
+            told = f": {view.comment}" if view.comment else ""
+            yield Condition(
+                code="rejection", message=f"{view.person} ({view.role}) rejected{told}", who=[view.person]
+            )
+
+
+def _window(state: ReleaseState, step: Step, now: datetime) -> WindowView:
+    asked = state.window_asked(step)
+    counted = state.window_counted(now)
+    why = access_stands_because(state)
+    met_at = None
+    if counted < asked and why is None:
+        met_at = now + (asked - counted)
+    return WindowView(
+        asked=asked.total_seconds(),
+        counted=counted.total_seconds(),
+        running=why is None,
+        stands_because=why,
+        met_at=met_at,
+    )
+
+
+def _time(
+    state: ReleaseState, step: Step, now: datetime, views: Sequence[SignOffView], window: WindowView
+) -> Iterator[Condition]:
+    if window.counted < window.asked:
+        asked, counted = timedelta(seconds=window.asked), timedelta(seconds=window.counted)
+        state_of_it = "it runs" if window.running else f"it stands: {window.stands_because}"
+        yield Condition(
+            code="research_window",
+            message=f"{format_duration(counted)} of {format_duration(asked)} of research access counted; {state_of_it}",
+            met_at=window.met_at,
+        )
+    yield from _cooling_off(state, step, now, views)
+    gate = step.gate
+    if gate.not_before is not None and now < gate.not_before:
+        yield Condition(
+            code="not_before", message=f"not before {gate.not_before.isoformat()}", met_at=gate.not_before
+        )
+    if gate.opening_hours is not None and not gate.opening_hours.open_at(now):
+        opening = gate.opening_hours.next_opening(now)
+        told = "never opens" if opening is None else f"opens next at {opening.isoformat()}"
+        yield Condition(code="opening_hours", message=f"outside its opening hours; {told}", met_at=opening)
+
+
+def _cooling_off(
+    state: ReleaseState, step: Step, now: datetime, views: Sequence[SignOffView]
+) -> Iterator[Condition]:
+    asked = step.gate.cooling_off
+    if asked is None:
+        return
+    complete = all(len(_counting(state, need, views)) >= need.count for need in step.gate.sign_offs)
+    counting = {view.person for view in views if view.decision == "approve" and view.standing == "counts"}
+    if not complete:
+        message = f"{format_duration(asked)} of cooling-off begin with the last sign-off"
+        yield Condition(code="cooling_off", message=message)
+        return
+    held = state.held.at(now).total_seconds()
+    passed = min(
+        (
+            now - record.at - timedelta(seconds=held - record.held_before)
+            for person, record in state.sign_offs.items()
+            if person in counting
+        ),
+        default=now - state.created_at,
+    )
+    if passed < asked:
+        left = asked - passed
+        yield Condition(
+            code="cooling_off",
+            message=f"{format_duration(left)} of {format_duration(asked)} of cooling-off are left",
+            met_at=None if state.holds else now + left,
+        )
+
+
+def _opens_at(step: Step, unmet: Sequence[Condition], now: datetime) -> datetime | None:
+    times = [condition.met_at for condition in unmet]
+    if not times or any(time is None for time in times):
+        return None
+    latest = max(time for time in times if time is not None)
+    hours = step.gate.opening_hours
+    return latest if hours is None else hours.next_opening(max(latest, now))
+
+
+def _changes_at(
+    state: ReleaseState, step: Step, unmet: Sequence[Condition], views: Sequence[SignOffView], now: datetime
+) -> datetime | None:
+    times = [condition.met_at for condition in unmet]
+    times += [view.expires_at for view in views if view.standing == "counts"]
+    times += [grant.not_after for grant in state.live_grants()]
+    times += [proposal.expires_at for proposal in state.proposals.values()]
+    hours = step.gate.opening_hours
+    if hours is not None:
+        times.append(hours.next_closing(now))
+    found = state.evidence_for(step)
+    for requirement in step.gate.evidence:
+        if requirement.max_age is not None and requirement.kind in found:
+            times.append(found[requirement.kind].at + requirement.max_age)
+    return min((time for time in times if time is not None and time > now), default=None)
+
+
+def _etag(state: ReleaseState, subject: GateSubject, views: Sequence[SignOffView], step: Step) -> str:
+    seen = {
+        "subject": subject.digest,
+        "step": step_digest(step),
+        "status": state.status,
+        "sign_offs": [[v.person, v.role, v.decision, v.standing] for v in views],
+        "holds": sorted(state.holds),
+        "incidents": sorted(incident.id for incident in state.open_incidents),
+        "waived": state.waived,
+    }
+    return digest(seen).removeprefix("sha256:")[:32]

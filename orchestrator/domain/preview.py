@@ -1,0 +1,164 @@
+"""`preview(state, command, now)`: what a command would do, in words, before anybody confirms it.
+
+Nothing is changed. The words are honest about what cannot be taken back: a key that has left, a step beyond `api`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from orchestrator.domain import commands as cmd
+from orchestrator.domain import events as ev
+from orchestrator.domain.decide import apply, decide
+from orchestrator.domain.errors import SluiceError
+from orchestrator.domain.gate import Verdict, verdict
+from orchestrator.domain.stage import audience_words
+from orchestrator.domain.state import ReleaseState
+from orchestrator.domain.values import Frozen, format_duration
+
+
+class PreviewReason(Frozen):
+    """One reason why the command would be refused."""
+
+    code: str
+    message: str
+    path: str | None = None
+
+
+class Preview(Frozen):
+    """What would happen.
+
+    Attributes:
+        accepted: the command would be taken; otherwise `refused_as` and `reasons` say why not.
+        consequences: what would be true after it, in order.
+        irreversible: something of it cannot be taken back.
+        verdict: the next gate after the command; None when there is none.
+    """
+
+    accepted: bool
+    refused_as: str | None = None
+    reasons: list[PreviewReason] = Field(default_factory=list)
+    consequences: list[str] = Field(default_factory=list)
+    irreversible: bool = False
+    events: list[str] = Field(default_factory=list)
+    verdict: Verdict | None = None
+
+
+def preview(state: ReleaseState, command: cmd.AnyCommand, now: datetime) -> Preview:
+    """What `command` would do to `state` at `now`."""
+    try:
+        events = decide(state, command, now)
+    except SluiceError as error:
+        reasons = [PreviewReason(code=r.code, message=r.message, path=r.path) for r in error.reasons]
+        reasons = reasons or [PreviewReason(code=error.code, message=error.detail)]
+        return Preview(accepted=False, refused_as=error.code, reasons=reasons)
+    after = apply(state, events)
+    words = [text for event in events for text in _words(state, event)]
+    step = after.next_step
+    found = None if step is None else verdict(after, step, now)
+    before = None if state.next_step is None else verdict(state, state.next_step, now)
+    irreversible = any(isinstance(e, ev.StepEntered) and not e.stage.reversible for e in events)
+    if found is not None and step is not None:
+        irreversible |= _gate_words(after, step.name, before, found, now, words)
+    if not events:
+        words.append("nothing changes: this was done already")
+    return Preview(
+        accepted=True,
+        consequences=words,
+        irreversible=irreversible,
+        events=[event.type for event in events],
+        verdict=found,
+    )
+
+
+def entering_words(state: ReleaseState, step_name: str) -> list[str]:
+    """What entering a step means, in plain words; the last one says whether it can be undone."""
+    step = state.plan.step(step_name)
+    if step is None:
+        return []
+    to = audience_words(step.audience)
+    words = [f"`{step.name}` is entered: {', '.join(step.component_names)} at `{step.stage}` for {to}"]
+    served = state.plan.keyed_components(step, "deployments")
+    keyed = state.plan.keyed_components(step, "audience")
+    if served:
+        words.append(f"the keys of {', '.join(served)} go to {', '.join(step.deployments)}; no weights leave")
+    if keyed and step.audience == "public":
+        words.append(f"the keys of {', '.join(keyed)} become public")
+    elif keyed:
+        words.append(f"the keys of {', '.join(keyed)} go to {', '.join(state.plan.audience_partners(step))}")
+    words.append(
+        "access can be cut off again by a rollback"
+        if step.stage.reversible
+        else "after this, the weights cannot be recalled: only future keys and updates can be withheld"
+    )
+    return words
+
+
+def _gate_words(
+    state: ReleaseState, step: str, before: Verdict | None, found: Verdict, now: datetime, words: list[str]
+) -> bool:
+    if found.open and (before is None or not before.open or before.step != found.step):
+        words.append("the gate then holds and opens at once:")
+        words += entering_words(state, step)
+        return found.irreversible
+    if found.opens_at is not None and not found.open:
+        left = format_duration(found.opens_at - now)
+        words.append(f"nobody has to do anything more: the gate of `{step}` then opens by itself in {left}:")
+        words += entering_words(state, step)
+        return found.irreversible
+    if not found.open:
+        words.append(f"the gate of `{step}` then still waits: " + "; ".join(c.message for c in found.unmet))
+    return False
+
+
+def _words(state: ReleaseState, event: ev.AnyEvent) -> list[str]:
+    match event:
+        case ev.SignedOff():
+            return [
+                f"{event.by} {event.decision}s the gate of `{event.step}` as {event.role}, until {event.expires_at:%Y-%m-%d %H:%M} UTC"
+            ]
+        case ev.SignOffWithdrawn():
+            return [f"the sign-off of {event.by} counts no more"]
+        case ev.HoldPlaced():
+            return [
+                "all clocks and gates of the release stand until a quorum resumes it; revocations still work"
+            ]
+        case ev.HoldsLifted():
+            return ["clocks and gates go on"]
+        case ev.Proposed():
+            quorum = state.plan.quorums.of(event.action)
+            return [
+                f"{event.action.replace('_', ' ')} is proposed; {quorum.count - 1} more of the plan's people must agree"
+            ]
+        case ev.GrantEnded():
+            if event.disclosed:
+                return [f"{event.grant} ends: its key was handed over before, so only future access is cut"]
+            return [f"{event.grant} ends: its key was never handed over, so this is complete"]
+        case ev.RolledBack():
+            kept = ", ".join(event.irrevocable)
+            told = [f"the release goes back from `{event.from_step}` to `{event.to_step}`; later grants end"]
+            return (
+                [*told, f"out already and not to be recalled: {kept}"]
+                if kept
+                else [*told, "nothing had left for good"]
+            )
+        case ev.Aborted():
+            kept = ", ".join(event.irrevocable)
+            told = ["the release ends for good; every grant ends"]
+            return [*told, f"out already and not to be recalled: {kept}"] if kept else told
+        case ev.PlanAmended():
+            return ["another plan holds; every standing sign-off is stale"]
+        case ev.GlassBroken():
+            return [
+                f"lifted for this gate: {', '.join(event.waives)}; everyone in the plan is told, and a review stays open"
+            ]
+        case ev.EvidenceSubmitted():
+            return [f"the {event.evidence.kind} is bound; sign-offs given on other evidence become stale"]
+        case ev.ArtifactRegistered():
+            return [
+                f"{', '.join(event.components)} are carried by {event.artifact}; sign-offs on another manifest become stale"
+            ]
+        case _:
+            return []

@@ -1,0 +1,121 @@
+"""What a release waits for, and from whom: the source of everybody's list of pending things."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from orchestrator.domain.gate import verdict
+from orchestrator.domain.state import ReleaseState
+from orchestrator.domain.values import Frozen, Instant, Name
+
+
+class Wait(Frozen):
+    """One thing that one of `people` can do.
+
+    Attributes:
+        what: `sign_off`, `withdraw_rejection`, `endorse`, `triage`, `close_incident`, `review`, `control`, `evidence`.
+        due: by when it matters: when the clocks of the gate would otherwise be done, or a proposal runs out. Never None,
+            so that lists can be ordered soonest first.
+    """
+
+    what: str
+    message: str
+    step: Name | None = None
+    reference: str | None = None
+    people: list[Name]
+    since: Instant
+    due: Instant
+
+
+def waits(state: ReleaseState, now: datetime) -> list[Wait]:
+    """Everything that the release waits for somebody to do, soonest first."""
+    if state.ended:
+        return []
+    found = list(_decisions(state, now))
+    step = state.next_step
+    if step is not None and state.status == "active":
+        gate = verdict(state, step, now)
+        clocks = [condition.met_at for condition in gate.unmet if condition.met_at is not None]
+        due = max(clocks, default=now)
+        for condition in gate.unmet:
+            if condition.code in {"sign_off", "control", "rejection"} and condition.who:
+                found.append(
+                    Wait(
+                        what="withdraw_rejection" if condition.code == "rejection" else condition.code,
+                        message=condition.message,
+                        step=step.name,
+                        people=condition.who,
+                        since=state.updated_at,
+                        due=due,
+                    )
+                )
+            elif condition.code in {"evidence", "evidence_age", "artifact"}:
+                found.append(
+                    Wait(
+                        what="artifact" if condition.code == "artifact" else "evidence",
+                        message=condition.message,
+                        step=step.name,
+                        people=sorted(state.plan.people),
+                        since=state.updated_at,
+                        due=due,
+                    )
+                )
+    return sorted(found, key=lambda wait: (wait.due, wait.what, wait.message))
+
+
+def _decisions(state: ReleaseState, now: datetime) -> list[Wait]:
+    found = []
+    for proposal in state.proposals.values():
+        roles = set(state.plan.quorums.of(proposal.action).roles)
+        able = [
+            name
+            for name, person in state.plan.people.items()
+            if name not in proposal.people and (not roles or set(person.roles) & roles)
+        ]
+        found.append(
+            Wait(
+                what="endorse",
+                message=f"{proposal.action.replace('_', ' ')} waits for another person",
+                reference=proposal.id,
+                people=sorted(able),
+                since=min(proposal.people.values()),
+                due=proposal.expires_at,
+            )
+        )
+    for incident in state.open_incidents:
+        todo = "triage" if incident.triaged_at is None else "close_incident"
+        found.append(
+            Wait(
+                what=todo,
+                message=f"{incident.severity} {incident.kind}: {incident.summary}",
+                reference=incident.id,
+                people=sorted(state.plan.people),
+                since=incident.at,
+                due=incident.at,
+            )
+        )
+    for review in state.reviews.values():
+        others = sorted(set(state.plan.people) - set(review.people))
+        message = f"review of the glass broken at `{review.step}`: {review.reason}"
+        found.append(
+            Wait(
+                what="review",
+                message=message,
+                step=review.step,
+                reference=review.id,
+                people=others,
+                since=review.at,
+                due=review.at,
+            )
+        )
+    if state.entry_failed is not None:
+        found.append(
+            Wait(
+                what="retry_entry",
+                message=state.entry_failed,
+                people=sorted(state.plan.people),
+                since=state.updated_at,
+                due=now,
+            )
+        )
+    return found
