@@ -1,0 +1,160 @@
+"""Messages of workflows and activities: one model an argument, small (references travel, bytes do not)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from orchestrator.domain.commands import AnyCommand, CreateRelease, PartnerReady
+from orchestrator.domain.events import AnyEvent
+from orchestrator.domain.state import ReleaseState
+from orchestrator.domain.values import Digest, Frozen, Instant, Line, Name
+
+
+class CommandMessage(Frozen):
+    """The argument of the update `command`. `if_match`: the gate's ETag that the caller decided on, or None."""
+
+    command: AnyCommand
+    if_match: str | None = None
+    request_id: str | None = None
+
+
+class Outcome(Frozen):
+    """What a command did: the events it made, by type, and the sequence number of the last event after it.
+
+    `repeated` says that the command ID had been handled before; the outcome is that of the first time.
+    """
+
+    release: Name
+    seq: int
+    events: list[str]
+    repeated: bool = False
+
+
+class Handled(Frozen):
+    """A handled command as it travels through continue-as-new: its digest and what it did."""
+
+    command_id: str
+    command_digest: str
+    seq: int
+    events: list[str]
+
+
+class ReleaseInput(Frozen):
+    """The argument of `ReleaseWorkflow`: a creation, or what a previous run carried over."""
+
+    create: CreateRelease
+    state: ReleaseState | None = None
+    handled: list[Handled] = Field(default_factory=list)
+    applied_seq: int = 0
+    history_limit: int | None = Field(
+        default=None, description="continue as new after so many history events; None: the server says"
+    )
+
+
+class RecordRequest(Frozen):
+    """The argument of `record_events`: append these events at `first_seq`, exactly once.
+
+    `attempt` is what the audit log keeps of the command: who asked what, from where.
+    """
+
+    release: Name
+    first_seq: int
+    events: list[AnyEvent]
+    command_id: str
+    command_type: str
+    command_digest: str
+    actor: Name
+    request_id: str | None = None
+
+
+class Recorded(Frozen):
+    """What stands in the event log from `first_seq` on.
+
+    `adopted`: another writer was first (a worker that was killed after writing): these are its events, and the
+    release evolves from them.
+    """
+
+    events: list[AnyEvent]
+    adopted: bool = False
+
+
+class PartnersRequest(Frozen):
+    """Which partners a step is about to be entered for."""
+
+    release: Name
+    step: Name
+    partners: list[Name]
+
+
+class PartnersFound(Frozen):
+    """Partners that are ready: they have a key and have accepted the terms."""
+
+    ready: list[PartnerReady]
+
+
+class StepRequest(Frozen):
+    """The argument of activities that act on one approach to one step."""
+
+    release: Name
+    step: Name
+    attempt: int
+    seq: int
+
+
+class Published(Frozen):
+    """What publishing a step made, by reference, so that it can be taken back."""
+
+    references: list[str]
+
+
+class EnvelopeRequest(Frozen):
+    """The argument of `make_envelopes`: custody re-derives everything else from the log."""
+
+    release: Name
+    step: Name
+    attempt: int
+    partners: list[PartnerReady]
+    at: Instant
+
+
+class EnvelopesMade(Frozen):
+    """Grant id → reference of its envelope."""
+
+    envelopes: dict[str, str]
+
+
+class AccessRequest(Frozen):
+    """The argument of `apply_access`: make the outside look like the state at `seq`; idempotent."""
+
+    release: Name
+    seq: int
+
+
+class AccessApplied(Frozen):
+    """What was changed outside, in words."""
+
+    changes: list[str]
+
+
+class IngestInput(Frozen):
+    """The argument of `IngestWorkflow`: seal plaintext from a place into a store and register the artifact."""
+
+    ingest: Name
+    source: Line = Field(description="a path below the configured ingest folder, `s3://…` or `hf:…`")
+    store: Line
+    components: dict[Name, list[str]] = Field(description="component → glob patterns of its files")
+    uploader: Name
+    release: Name | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class IngestResult(Frozen):
+    """What an ingest made."""
+
+    artifact: Name
+    manifest_digest: Digest
+    files: int
+    size: int
+    reused: bool = False
