@@ -1,0 +1,558 @@
+"""One typed, frozen settings object, built only in composition roots.
+
+Every setting is an environment variable `SLUICE_<NAME>`; `docs/settings.md` is generated from this module. Invariants:
+
+- **No secret is a setting.** A setting may name the *file* that holds one (`SLUICE_…_FILE`); the file is read where it is used. The
+  object can therefore be printed, logged and handed to a child process whole.
+- **A variable nobody reads is an error**, with the nearest known name: a misspelt `SLUICE_API_PROT` must not fall back to a default.
+- **Nothing insecure starts** unless `dev` says so; `isolated_network` is the one written-down exception, for plaintext between
+  services on a network that nobody else can reach.
+- **Only custody sees custody's settings** (`for_role`): the other processes refuse to start when they are handed them.
+
+Errors:
+
+    SettingsError
+    ├── UnknownSettingError    a variable `SLUICE_…` that no setting has
+    ├── InvalidSettingError    a value that is malformed, or contradicts another
+    └── InsecureSettingError   a value that may be used with `--dev` only, or by another process only
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "SLUICE_"
+
+#: Variables that the command-line client and the partner's tools read; they are no settings of the service, and no error.
+CLIENT_VARIABLES: Mapping[str, str] = {
+    "SLUICE_URL": "where the API is, for `sluice …` as a client",
+    "SLUICE_TOKEN": "the caller's API token, for `sluice …` as a client",
+    "SLUICE_TOKEN_FILE": "the file with the caller's API token, for `sluice …` as a client",
+    "SLUICE_IDENTITY_FILE": "the file with the caller's own private key, for `sluice sign`, `fetch` and `open`",
+}
+
+
+class SettingsError(Exception):
+    """The service can't start with these settings. The text lists every reason."""
+
+
+class UnknownSettingError(SettingsError):
+    """A variable `SLUICE_…` that no setting has."""
+
+
+class InvalidSettingError(SettingsError):
+    """A value that is malformed, or contradicts another one."""
+
+
+class InsecureSettingError(SettingsError):
+    """A value that may be used in dev mode only, or must not be given to this process."""
+
+
+class Role(StrEnum):
+    """What a process of the service is; each sees only the settings that it needs."""
+
+    API = "api"
+    RELEASES = "worker-releases"
+    TRANSFER = "worker-transfer"
+    CUSTODY = "worker-custody"
+    MIGRATE = "migrate"
+    STACK = "stack"
+
+
+class KeyProvider(StrEnum):
+    """Where the key-encryption key lives."""
+
+    LOCAL = "local"
+    OPENBAO = "openbao"
+    AWS_KMS = "aws-kms"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Paths are made absolute; ports are TCP ports; `0` as a port means any free one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True, env_ignore_empty=False
+    )
+
+    dev: bool = Field(
+        default=False,
+        description="Dev mode: allows what is insecure (unprotected keyring, generated codec key) and says so loudly. "
+        "The same as `--dev`.",
+    )
+    data_dir: Path = Field(
+        default=Path(".sluice"),
+        description="Folder of the one-machine stack: databases, object store, keyring, logs. Made with mode 0700.",
+    )
+    isolated_network: bool = Field(
+        default=False,
+        description="Allows connections without TLS to Temporal, PostgreSQL and the object store on other hosts. Only for a network "
+        "that no one but these services can reach, such as one compose network.",
+    )
+
+    # --- records
+    database_url: str = Field(
+        default="",
+        description="`sqlite:////path/file.db` or `postgresql+psycopg://user@host/name?sslmode=verify-full`, without a password. "
+        "Empty: `records.db` in the data folder.",
+    )
+    database_password_file: Path | None = Field(
+        default=None, description="File with the password of the PostgreSQL user."
+    )
+    database_pool_size: int = Field(
+        default=10, ge=1, le=200, description="Connections a process keeps open to PostgreSQL at most."
+    )
+
+    # --- the durable engine
+    temporal_address: str = Field(default="127.0.0.1:7233", description="`host:port` of the Temporal server.")
+    temporal_namespace: str = Field(default="sluice", min_length=2, description="Temporal namespace.")
+    temporal_tls: bool = Field(
+        default=False, description="Speak TLS to Temporal, with the system's trusted roots."
+    )
+    temporal_tls_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the authority that signed Temporal's certificate. Turns TLS on.",
+    )
+    temporal_tls_cert_file: Path | None = Field(
+        default=None, description="PEM file of the client certificate. Turns TLS on."
+    )
+    temporal_tls_key_file: Path | None = Field(
+        default=None, description="PEM file of the client certificate's key."
+    )
+    temporal_api_key_file: Path | None = Field(
+        default=None, description="File with the API key for Temporal Cloud. Turns TLS on."
+    )
+    temporal_retention_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Days that Temporal keeps the history of a release that ended. Set when the one-machine stack makes the namespace.",
+    )
+    temporal_ui: bool = Field(
+        default=True, description="Whether the one-machine stack serves Temporal's own pages."
+    )
+    temporal_ui_port: int = Field(
+        default=8233, ge=0, le=65535, description="Port of Temporal's own pages in the one-machine stack."
+    )
+    codec_keys_file: Path | None = Field(
+        default=None,
+        description="File with the keys that encrypt every payload in Temporal, one `id:base64` a line; the first encrypts, all "
+        "decrypt. Dev mode makes one in the data folder.",
+    )
+
+    # --- objects
+    store_uri: str = Field(
+        default="",
+        description="Where sealed files go: `dir:/path`, `s3://bucket/prefix`, or `hf:owner/name`. Empty: `store` in the data folder.",
+    )
+    s3_endpoint_url: str | None = Field(
+        default=None,
+        description="Endpoint of an S3-compatible store. Unset: AWS S3 of the configured region.",
+    )
+    hub_endpoint_url: str | None = Field(
+        default=None, description="Endpoint of a Hugging Face Hub. Unset: the public one."
+    )
+    hub_token_file: Path | None = Field(
+        default=None, description="File with the token for the Hugging Face Hub."
+    )
+
+    # --- the API
+    api_host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
+    api_port: int = Field(default=8420, ge=0, le=65535, description="Port that the API listens on.")
+    api_public_url: str = Field(
+        default="", description="The API's address as callers see it. Empty: made from host and port."
+    )
+    api_trusted_proxies: tuple[str, ...] = Field(
+        default=(),
+        description="Networks (CIDR, as a JSON list) of the proxies that end TLS and whose `X-Forwarded-For` is believed. Needed to "
+        "listen on more than loopback.",
+    )
+
+    # --- custody
+    key_provider: KeyProvider = Field(
+        default=KeyProvider.LOCAL,
+        description="Who holds the key-encryption key: `local`, `openbao`, `aws-kms`.",
+    )
+    keyring_file: Path | None = Field(
+        default=None, description="The local keyring. Unset: `custody/keyring` in the data folder."
+    )
+    keyring_passphrase_file: Path | None = Field(
+        default=None,
+        description="File with the passphrase of the local keyring. Without it the keyring is unprotected: dev mode only.",
+    )
+    openbao_address: str | None = Field(default=None, description="`https://host:port` of OpenBao or Vault.")
+    openbao_token_file: Path | None = Field(
+        default=None, description="File with custody's token for OpenBao or Vault."
+    )
+    openbao_mount: str = Field(default="transit", description="Mount path of the transit engine.")
+    openbao_key: str = Field(
+        default="sluice", description="Name of the transit key; derived, so that its context binds."
+    )
+    openbao_ca_file: Path | None = Field(
+        default=None, description="PEM file of the authority that signed OpenBao's certificate."
+    )
+    aws_kms_key_id: str | None = Field(default=None, description="ARN or alias of the key in AWS KMS.")
+    aws_kms_endpoint_url: str | None = Field(
+        default=None, description="Endpoint of AWS KMS, if not AWS's own."
+    )
+
+    # --- workers
+    queue_releases: str = Field(
+        default="releases", min_length=1, description="Task queue of the release worker."
+    )
+    queue_transfer: str = Field(
+        default="transfer", min_length=1, description="Task queue of the transfer worker."
+    )
+    queue_custody: str = Field(
+        default="custody", min_length=1, description="Task queue of the custody worker."
+    )
+    releases_workflow_tasks: int = Field(
+        default=100, ge=2, le=2000, description="Workflow tasks that a release worker runs at once."
+    )
+    releases_activities: int = Field(
+        default=32,
+        ge=1,
+        le=1000,
+        description="Activities that a release worker runs at once, each in a thread.",
+    )
+    releases_cached_workflows: int = Field(
+        default=1000, ge=0, le=100_000, description="Open releases that a release worker keeps in memory."
+    )
+    transfer_activities: int = Field(
+        default=4, ge=1, le=100, description="Files that a transfer worker seals or moves at once."
+    )
+    custody_activities: int = Field(
+        default=8, ge=1, le=100, description="Requests that a custody worker answers at once."
+    )
+    shutdown_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a process may finish its work in after SIGTERM.",
+    )
+    deployment: str = Field(
+        default="sluice", min_length=1, description="Deployment name for Temporal's worker versioning."
+    )
+    build_id: str | None = Field(
+        default=None,
+        description="Build of the release worker. Unset: a digest over the workflow, domain and contract code.",
+    )
+    versioning: Literal["pinned", "auto-upgrade"] = Field(
+        default="pinned",
+        description="`pinned`: a release stays on its build until it continues as new, so the old worker is kept until then. "
+        "`auto-upgrade`: releases move to the new build at once; for one machine, where no old worker remains.",
+    )
+    health_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port on which a worker answers `/healthz` and `/readyz`. Unset: it answers nowhere.",
+    )
+    health_host: str = Field(
+        default="127.0.0.1", description="Address on which a worker answers its health requests."
+    )
+
+    # --- logs
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="`json`, `console`, or `auto`: console in dev mode on a terminal, else JSON lines.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment; no `.env` file is read behind anyone's back."""
+        return (init_settings, env_settings)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _absolute(cls, value: Any) -> Any:
+        return value.expanduser().absolute() if isinstance(value, Path) else value
+
+    @field_validator("temporal_address")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+            raise ValueError(f"{value!r} is not host:port")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        if not value:
+            return value
+        url = urlsplit(value)
+        if url.scheme not in {"sqlite", "postgresql+psycopg"}:
+            raise ValueError(f"the scheme is {url.scheme!r}; use sqlite or postgresql+psycopg")
+        if url.password is not None or "password" in parse_qs(url.query):
+            raise ValueError(
+                "holds a password; put it in a file and name that in SLUICE_DATABASE_PASSWORD_FILE"
+            )
+        return value
+
+    @field_validator("store_uri")
+    @classmethod
+    def _store(cls, value: str) -> str:
+        if value and value.partition(":")[0] not in {"dir", "s3", "hf"}:
+            raise ValueError(f"{value!r} is none of dir:/path, s3://bucket/prefix, hf:owner/name")
+        return value
+
+    @field_validator("api_trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            if ipaddress.ip_network(network, strict=False).prefixlen == 0:
+                raise ValueError(f"{network} trusts the whole internet as a proxy")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.temporal_tls_cert_file is None) != (self.temporal_tls_key_file is None):
+            raise ValueError("SLUICE_TEMPORAL_TLS_CERT_FILE and SLUICE_TEMPORAL_TLS_KEY_FILE go together")
+        if len({self.queue_releases, self.queue_transfer, self.queue_custody}) != 3:
+            raise ValueError("the three task queues need three different names")
+        if self.key_provider is KeyProvider.OPENBAO and not self.openbao_address:
+            raise ValueError("key provider openbao needs SLUICE_OPENBAO_ADDRESS")
+        if self.key_provider is KeyProvider.AWS_KMS and not self.aws_kms_key_id:
+            raise ValueError("key provider aws-kms needs SLUICE_AWS_KMS_KEY_ID")
+        return self
+
+    # --- what follows from the settings
+
+    @property
+    def temporal_uses_tls(self) -> bool:
+        """Whether the connection to Temporal is encrypted."""
+        return self.temporal_tls or any(
+            (self.temporal_tls_ca_file, self.temporal_tls_cert_file, self.temporal_api_key_file)
+        )
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database's URL, still without a password."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'records.db'}"
+
+    @property
+    def effective_store_uri(self) -> str:
+        """The object store's URI."""
+        return self.store_uri or f"dir:{self.data_dir / 'store'}"
+
+    @property
+    def effective_public_url(self) -> str:
+        """The API's address as callers see it, without a trailing slash."""
+        return (self.api_public_url or f"http://{self.api_host}:{self.api_port}").rstrip("/")
+
+    @property
+    def effective_codec_keys_file(self) -> Path | None:
+        """The file of codec keys; in dev mode the one that the stack makes."""
+        return self.codec_keys_file or (self.data_dir / "secrets" / "codec.keys" if self.dev else None)
+
+    @property
+    def effective_keyring_file(self) -> Path:
+        """The local keyring's file."""
+        return self.keyring_file or self.data_dir / "custody" / "keyring"
+
+    @property
+    def shutdown_timeout(self) -> timedelta:
+        """How long a process may finish its work after SIGTERM."""
+        return timedelta(seconds=self.shutdown_seconds)
+
+    def to_environment(self, role: Role) -> dict[str, str]:
+        """These settings as variables for a child process of that role; custody's go to custody alone."""
+        values = self.model_dump(mode="json", include=self.model_fields_set)
+        return {
+            PREFIX + name.upper(): _as_variable(value)
+            for name, value in values.items()
+            if value is not None and (name not in CUSTODY_ONLY or role in {Role.CUSTODY, Role.STACK})
+        }
+
+    def for_role(self, role: Role) -> Self:
+        """These settings, after checking that a process of this role may start with them.
+
+        Raises:
+            InsecureSettingError: with every reason, one a line.
+        """
+        reasons = [] if self.dev else _insecure(self, role)
+        if role not in {Role.CUSTODY, Role.STACK}:
+            reasons += [
+                f"{PREFIX}{name.upper()} is set for {role.value}; only worker-custody may hold it"
+                for name in sorted(CUSTODY_ONLY & self.model_fields_set)
+                if getattr(self, name) is not None
+            ]
+        if reasons:
+            raise InsecureSettingError("\n".join(reasons))
+        return self
+
+
+#: Settings that lead to the key-encryption key.
+CUSTODY_ONLY = frozenset({"keyring_passphrase_file", "keyring_file", "openbao_token_file", "aws_kms_key_id"})
+
+_SPEAKS_TO_TEMPORAL = frozenset({Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.STACK})
+_SPEAKS_TO_DATABASE = frozenset({Role.API, Role.RELEASES, Role.CUSTODY, Role.MIGRATE, Role.STACK})
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Build the settings from the environment, arguments before variables (`dev=True` for `--dev`).
+
+    Raises:
+        UnknownSettingError: a variable that no setting has, and the nearest one that exists.
+        InvalidSettingError: every malformed value, one a line.
+    """
+    _refuse_unknown(os.environ)
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise InvalidSettingError("\n".join(_reason(item) for item in error.errors())) from None
+    except ValueError as error:  # pydantic-settings: a list that is not JSON
+        raise InvalidSettingError(f"a setting could not be read: {error}") from None
+
+
+def known_variables() -> dict[str, str]:
+    """Every variable that is a setting, with its description."""
+    return {PREFIX + name.upper(): field.description or "" for name, field in Settings.model_fields.items()}
+
+
+def read_secret(path: Path, setting: str) -> str:
+    """The text of a secret file without its last line end.
+
+    Raises:
+        InvalidSettingError: the file is missing, unreadable or empty; the text never says what is in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise InvalidSettingError(f"{PREFIX}{setting.upper()}: {path}: {reason}") from None
+    if not text:
+        raise InvalidSettingError(f"{PREFIX}{setting.upper()}: {path} is empty")
+    return text
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = known_variables()
+    reasons = []
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known and name not in CLIENT_VARIABLES:
+            near = f"{name}_FILE"
+            if near not in known:  # else a secret itself, where the file that holds it is asked for
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            reasons.append(f"{name} is not a setting; the nearest is {near} ({known[near].split('.')[0]})")
+    if reasons:
+        raise UnknownSettingError("\n".join(reasons))
+
+
+def _reason(item: Any) -> str:
+    where = PREFIX + str(item["loc"][0]).upper() if item["loc"] else "settings"
+    if item["type"] == "extra_forbidden":
+        return f"{where} is not a setting"
+    return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _as_variable(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+    return str(value)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine's own, unreachable from others."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _insecure(settings: Settings, role: Role) -> list[str]:
+    """Every reason why this role may not start outside dev mode."""
+    reasons = []
+    if role in _SPEAKS_TO_TEMPORAL:
+        if settings.codec_keys_file is None:
+            reasons.append("SLUICE_CODEC_KEYS_FILE is not set: payloads in Temporal would be in clear")
+        host = settings.temporal_address.rpartition(":")[0]
+        if not settings.temporal_uses_tls and not is_loopback(host) and not settings.isolated_network:
+            reasons.append(
+                f"SLUICE_TEMPORAL_ADDRESS is {settings.temporal_address}, without TLS: set SLUICE_TEMPORAL_TLS or "
+                "SLUICE_TEMPORAL_TLS_CA_FILE"
+            )
+    if role in _SPEAKS_TO_DATABASE:
+        reasons += _insecure_database(settings)
+    if role in {Role.API, Role.STACK}:
+        reasons += _insecure_api(settings)
+    if role in {Role.CUSTODY, Role.STACK}:
+        reasons += _insecure_custody(settings)
+    if role in {Role.TRANSFER, Role.CUSTODY, Role.STACK, Role.API} and not settings.isolated_network:
+        for name in ("s3_endpoint_url", "hub_endpoint_url"):
+            reasons += _insecure_url(name, getattr(settings, name))
+    return reasons
+
+
+def _insecure_database(settings: Settings) -> list[str]:
+    url = urlsplit(settings.effective_database_url)
+    if url.scheme == "sqlite" or not url.hostname or is_loopback(url.hostname) or settings.isolated_network:
+        return []
+    if parse_qs(url.query).get("sslmode", [""])[0] in {"verify-ca", "verify-full"}:
+        return []
+    return [
+        f"SLUICE_DATABASE_URL: the connection to {url.hostname} is not verified; add ?sslmode=verify-full"
+    ]
+
+
+def _insecure_api(settings: Settings) -> list[str]:
+    if is_loopback(settings.api_host):
+        return []
+    reasons = []
+    if not settings.api_trusted_proxies:
+        reasons.append(
+            f"SLUICE_API_HOST is {settings.api_host}: without TLS proxies in SLUICE_API_TRUSTED_PROXIES tokens would travel in clear"
+        )
+    if urlsplit(settings.api_public_url).scheme != "https":
+        reasons.append(
+            f"SLUICE_API_HOST is {settings.api_host}: SLUICE_API_PUBLIC_URL must be an https:// address"
+        )
+    return reasons
+
+
+def _insecure_custody(settings: Settings) -> list[str]:
+    match settings.key_provider:
+        case KeyProvider.LOCAL if settings.keyring_passphrase_file is None:
+            return [
+                "the local keyring is unprotected: set SLUICE_KEYRING_PASSPHRASE_FILE, or use openbao or aws-kms"
+            ]
+        case KeyProvider.OPENBAO if settings.openbao_token_file is None:
+            return ["key provider openbao needs SLUICE_OPENBAO_TOKEN_FILE"]
+        case KeyProvider.OPENBAO:
+            return _insecure_url("openbao_address", settings.openbao_address)
+        case KeyProvider.AWS_KMS:
+            return _insecure_url("aws_kms_endpoint_url", settings.aws_kms_endpoint_url)
+        case _:
+            return []
+
+
+def _insecure_url(name: str, value: str | None) -> list[str]:
+    url: SplitResult = urlsplit(value or "")
+    if value is None or url.scheme == "https" or is_loopback(url.hostname or ""):
+        return []
+    return [f"{PREFIX}{name.upper()} is {value}: use https://"]

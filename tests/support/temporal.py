@@ -1,0 +1,131 @@
+"""Fixtures with a real Temporal server; `tests/conftest.py` makes them known to every folder.
+
+- `temporal_server` (session): a real dev server in memory, started once per test process; its address and namespace.
+- `temporal_client` (function): a client of it with the product's own plugin (pydantic, codec, interceptors, sandbox).
+- `virtual_time_env` (function): the same server, but workflows started through `env.client` have a clock of their own, which stands
+  still unless `await env.fast_forward(handle, timedelta(days=90))` moves it. Continue-as-new keeps the clock.
+
+Measured on two cores: server up in 0.5 s (0.2 s when warm), connecting 10 ms, one skip from timer to timer 30 to 50 ms (the server
+rounds timers to 1 s unless `timerProcessorMaxTimeShift` says otherwise; then a skip takes a second each).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
+from temporalio.testing._timeskipping import TimeSkipper, TimeSkippingConfig
+
+from infra.codec import CodecKeys
+from infra.temporal import SluicePlugin, prepare_namespace, settle_at_exit
+
+NAMESPACE = "sluice-test"
+TEMPORAL = Path(sys.executable).parent / "temporal"
+
+#: Frozen, so that histories saved by one run replay in another.
+TEST_CODEC_KEYS = CodecKeys({"test-1": bytes(range(32))})
+
+DYNAMIC_CONFIG = (
+    "frontend.WorkflowTimeSkippingEnabled=true",
+    'history.timerProcessorMaxTimeShift="10ms"',
+    "frontend.namespaceRPS=100000",
+    "frontend.globalNamespaceRPS=100000",
+)
+
+
+@dataclass(frozen=True)
+class TemporalServer:
+    """A running dev server."""
+
+    address: str
+    namespace: str = NAMESPACE
+
+    async def connect(self, keys: CodecKeys = TEST_CODEC_KEYS) -> Client:
+        """A new client with the product's plugin."""
+        return await Client.connect(self.address, namespace=self.namespace, plugins=[SluicePlugin(keys)])
+
+
+@dataclass(frozen=True)
+class VirtualTime:
+    """A client whose workflows have clocks that stand still until they are moved."""
+
+    client: Client
+    skipper: TimeSkipper
+
+    async def fast_forward(self, handle: WorkflowHandle[Any, Any], duration: timedelta) -> bool:
+        """Move the workflow's clock and wait until it got there; False when the workflow ended first."""
+        return await self.skipper.fast_forward(handle, duration)
+
+    async def now(self, handle: WorkflowHandle[Any, Any]) -> datetime:
+        """What the workflow's clock shows."""
+        return await self.skipper.get_current_time(handle)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def temporal_server() -> Iterator[TemporalServer]:
+    """A real Temporal server in memory, for the whole test run."""
+    settle_at_exit()
+    port = free_port()
+    dynamic = [part for value in DYNAMIC_CONFIG for part in ("--dynamic-config-value", value)]
+    command = [
+        str(TEMPORAL), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port), "--log-level", "error",
+        "--namespace", NAMESPACE, *dynamic,
+    ]  # fmt: skip
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            asyncio.run(_until_ready(f"127.0.0.1:{port}", process))
+            yield TemporalServer(f"127.0.0.1:{port}")
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+async def _until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(400):
+        assert process.poll() is None, "the Temporal server ended while starting"
+        try:
+            client = await Client.connect(address, namespace=NAMESPACE)
+            await prepare_namespace(client, retention=timedelta(days=30))
+        except (RuntimeError, RPCError):  # not listening yet, or not serving yet
+            await asyncio.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the Temporal server did not start in 20 s")
+
+
+@pytest_asyncio.fixture
+async def temporal_client(temporal_server: TemporalServer) -> AsyncIterator[Client]:
+    """A client of the real server, with the product's plugin."""
+    yield await temporal_server.connect()
+
+
+@pytest_asyncio.fixture
+async def virtual_time_env(temporal_server: TemporalServer) -> AsyncIterator[VirtualTime]:
+    """A client whose workflows have virtual clocks."""
+    plain = await temporal_server.connect()
+    skipper = TimeSkipper(plain, config=TimeSkippingConfig(enabled=False))
+    yield VirtualTime(skipper.client, skipper)
