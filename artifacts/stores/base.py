@@ -170,8 +170,10 @@ class Store(Protocol):
         """What was seen at start-up on the live store; probing happens once and is remembered."""
         ...
 
-    def put(self, key: str, data: bytes) -> ObjectInfo:
-        """Create a small object in one go.
+    def put(self, key: str, data: bytes | bytearray | memoryview, sha256: str | None = None) -> ObjectInfo:
+        """Create an object in one go; the cheapest way for everything that fits one part.
+
+        `sha256` (hex) is the caller's hash of `data`, where it has one already.
 
         Raises:
             ObjectExists: the key holds other bytes. The same bytes already there are a success.
@@ -181,7 +183,7 @@ class Store(Protocol):
     def begin(self, key: str, part_count: int, part_size: int) -> Upload:
         """Start a large object, or find the unfinished upload of that key again.
 
-        An unfinished upload of another shape (`part_count`, `part_size`) is aborted and begun anew.
+        An unfinished upload whose stored parts do not fit `part_count` and `part_size` is aborted and begun anew.
 
         Raises:
             ObjectExists: the key holds a finished object already (`stat`, `read_parts` tell of it).

@@ -79,7 +79,7 @@ class DirectoryStore:
             )
         return self._features
 
-    def put(self, key: str, data: bytes) -> ObjectInfo:
+    def put(self, key: str, data: bytes | bytearray | memoryview, sha256: str | None = None) -> ObjectInfo:
         """See `Store.put`. Written beside, synced, then linked to its name."""
         valid_key(key)
         with explained(self._where(key)), self._tree.folder(_STAGING, make=True) as staging:
@@ -224,7 +224,8 @@ class DirectoryStore:
             elif path.startswith(prefix):
                 yield _info(path, status)
 
-    def _same_or_refuse(self, key: str, data: bytes) -> None:
+    def _same_or_refuse(self, key: str, data: bytes | bytearray | memoryview) -> None:
+        data = memoryview(data).cast("B")
         with self._tree.opened(key) as fd:
             same = os.fstat(fd).st_size == len(data)
             offset = 0
