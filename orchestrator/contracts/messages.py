@@ -158,3 +158,11 @@ class IngestResult(Frozen):
     files: int
     size: int
     reused: bool = False
+
+
+class BindRequest(Frozen):
+    """The argument of `bind_artifact`: bind a registered artifact to a release, on behalf of its uploader."""
+
+    release: Name
+    artifact: Name
+    actor: Name

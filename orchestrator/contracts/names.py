@@ -19,13 +19,11 @@ QUERY_STATE = "state"
 RECORD_EVENTS = "record_events"
 OBSERVE_PARTNERS = "observe_partners"
 PUBLISH_STEP = "publish_step"
-UNPUBLISH_STEP = "unpublish_step"
 APPLY_ACCESS = "apply_access"
 MAKE_ENVELOPES = "make_envelopes"
 TAKE_IN_ROOT = "take_in_root"
-DROP_ENVELOPES = "drop_envelopes"
 SEAL_TREE = "seal_tree"
-REGISTER_ARTIFACT = "register_artifact"
+BIND_ARTIFACT = "bind_artifact"
 
 
 def release_workflow_id(release: str) -> str:

@@ -320,6 +320,9 @@ class TakeBackEntry(Command):
     type: Literal["take_back_entry"] = "take_back_entry"
     step: Name
     reason: Text
+    failed: bool = Field(
+        default=True, description="something did not work, so a person retries; not: the gate closed"
+    )
 
 
 class Expire(Command):

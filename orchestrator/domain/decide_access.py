@@ -109,7 +109,8 @@ def take_back_entry(state: ReleaseState, command: cmd.TakeBackEntry, now: dateti
     require_service(command.actor)
     if state.entry is None or state.entry.step != command.step:
         return []
-    return [ev.EntryTakenBack(**header(state, command, now), step=command.step, reason=command.reason)]
+    head = header(state, command, now)
+    return [ev.EntryTakenBack(**head, step=command.step, reason=command.reason, failed=command.failed)]
 
 
 def retry_entry(state: ReleaseState, command: cmd.RetryEntry, now: datetime) -> list[ev.AnyEvent]:

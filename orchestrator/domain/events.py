@@ -283,11 +283,12 @@ class StepEntered(Event):
 
 
 class EntryTakenBack(Event):
-    """The entry was undone; nothing of it is left."""
+    """The entry was undone; nothing of it is left. `failed`: somebody has to mend something and retry."""
 
     type: Literal["entry_taken_back"] = "entry_taken_back"
     step: Name
     reason: Text
+    failed: bool = False
 
 
 class EntryRetried(Event):

@@ -268,7 +268,7 @@ def _new_attempt(state: ReleaseState) -> Change:
 
 
 def _taken_back(state: ReleaseState, e: ev.EntryTakenBack) -> Change:
-    return {"status": "active", "entry": None, "entry_failed": e.reason}
+    return {"status": "active", "entry": None, "entry_failed": e.reason if e.failed else None}
 
 
 def _retried(state: ReleaseState, e: ev.EntryRetried) -> Change:

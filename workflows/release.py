@@ -1,0 +1,413 @@
+"""One durable workflow per release: it decides by calling the domain, and drives what was decided.
+
+    update `created`   answers once the release stands in the records, or why it cannot
+    update `command`   decide -> record (local activity) -> evolve; a refusal reaches the caller at once
+    main loop          what is due (a gate that holds, a grant that ran out) -> enter a step -> make the outside look
+                       like the state -> sleep until something changes or the next clock
+
+Invariants:
+    - Events are recorded before they are believed: `self._state` never runs ahead of the event log. When the log is
+      ahead (a worker was killed after writing), the log's events are adopted.
+    - Commands are handled one at a time; a command ID that was handled is answered again, never carried out again.
+    - No handler waits for a person. Only the main loop continues as new, when every handler has finished.
+    - Entering a step is a saga: one event (`step_entered`) makes it true; until then everything is taken back by
+      `apply_access`, which makes the outside look like the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from orchestrator.contracts import messages as msg
+from orchestrator.contracts import names
+from orchestrator.domain import commands as cmd
+from orchestrator.domain import events as ev
+from orchestrator.domain.decide import decide, decide_create, due, wakes_at
+from orchestrator.domain.errors import (
+    GateChanged,
+    KeyReused,
+    Reason,
+    ReleaseEnded,
+    SluiceError,
+    error_by_code,
+)
+from orchestrator.domain.evolve import begin, evolve
+from orchestrator.domain.gate import still_holds, verdict
+from orchestrator.domain.state import Entering, ReleaseState
+from orchestrator.domain.values import digest
+from workflows.errors import refusal
+
+Result = TypeVar("Result")
+
+HANDLED_KEPT = 500
+_ACCESS_EVENTS = (
+    ev.StepEntered,
+    ev.EntryTakenBack,
+    ev.GrantMade,
+    ev.GrantEnded,
+    ev.RolledBack,
+    ev.Aborted,
+    ev.PlanAmended,
+)
+_RECORD_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=50), maximum_interval=timedelta(seconds=5)
+)
+_EFFECT_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=20), maximum_attempts=6
+)
+_UNDO_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
+
+
+@workflow.defn(name=names.RELEASE_WORKFLOW, versioning_behavior=VersioningBehavior.PINNED)
+class ReleaseWorkflow:
+    """A release on its way along the gradient."""
+
+    @workflow.init
+    def __init__(self, start: msg.ReleaseInput) -> None:
+        self._start = start
+        self._state: ReleaseState | None = start.state
+        self._refused: SluiceError | None = None
+        self._handled: OrderedDict[str, msg.Handled] = OrderedDict((h.command_id, h) for h in start.handled)
+        self._lock = asyncio.Lock()
+        self._applied_seq = start.applied_seq
+        self._access_seq = start.applied_seq if start.state is None else start.state.seq
+
+    @workflow.run
+    async def run(self, start: msg.ReleaseInput) -> str:
+        """Drive the release to its end; the status that it ended in."""
+        if self._state is None:
+            await self._create()
+        if self._refused is not None:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise refusal(self._refused)
+        while True:
+            await self._settle()
+            state = self._going()
+            if state.ended and workflow.all_handlers_finished():
+                return state.status
+            if self._should_continue_as_new():
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                self._continue_as_new()
+            await self._sleep(state)
+
+    # --- updates and queries -----------------------------------------------------------------------------------------
+
+    @workflow.update(name=names.UPDATE_CREATED)
+    async def created(self) -> msg.Outcome:
+        """Answer once the release stands in the records.
+
+        Raises:
+            ApplicationError: the creation was refused; `type` is the code of the domain's error.
+        """
+        await workflow.wait_condition(lambda: self._state is not None or self._refused is not None)
+        if self._refused is not None:
+            raise refusal(self._refused)
+        return msg.Outcome(release=self._start.create.release, seq=1, events=["release_created"])
+
+    @workflow.update(name=names.UPDATE_COMMAND)
+    async def command(self, message: msg.CommandMessage) -> msg.Outcome:
+        """Carry out one command, once."""
+        await workflow.wait_condition(lambda: self._state is not None or self._refused is not None)
+        if self._refused is not None:
+            raise refusal(self._refused)
+        try:
+            return await self._carry_out(message)
+        except SluiceError as error:
+            raise refusal(error) from error
+
+    @command.validator
+    def _check(self, message: msg.CommandMessage) -> None:
+        """Refuse before anything is written to history."""
+        if self._state is None or message.command.command_id in self._handled:
+            return
+        try:
+            self._judge(self._state, message)
+        except SluiceError as error:
+            raise refusal(error) from error
+
+    @workflow.query(name=names.QUERY_STATE)
+    def state(self) -> dict[str, Any]:
+        """The state as JSON, for operators; everybody else reads the records."""
+        return {} if self._state is None else self._state.model_dump(mode="json")
+
+    # --- deciding and recording --------------------------------------------------------------------------------------
+
+    def _judge(self, state: ReleaseState, message: msg.CommandMessage) -> list[ev.AnyEvent]:
+        step = state.next_step
+        if message.if_match is not None and step is not None:
+            etag = verdict(state, step, workflow.now()).etag
+            if etag != message.if_match:
+                reason = Reason("if-match", f"the gate's ETag is now {etag}; read it again", "If-Match")
+                raise GateChanged(f"the gate of `{step.name}` has changed since it was read", [reason])
+        return decide(state, message.command, workflow.now())
+
+    async def _carry_out(self, message: msg.CommandMessage) -> msg.Outcome:
+        command = message.command
+        command_digest = digest(command)
+        async with self._lock:
+            known = self._handled.get(command.command_id)
+            if known is not None:
+                if known.command_digest != command_digest:
+                    raise KeyReused(f"the command ID {command.command_id} was used for another command")
+                return self._outcome(known, repeated=True)
+            while True:
+                events = self._judge(self._going(), message)
+                adopted = (
+                    await self._record(events, command, command_digest, message.request_id)
+                    if events
+                    else False
+                )
+                if not adopted:
+                    break
+            handled = msg.Handled(
+                command_id=command.command_id,
+                command_digest=command_digest,
+                seq=self._going().seq,
+                events=[event.type for event in events],
+            )
+            self._handled[command.command_id] = handled
+            while len(self._handled) > HANDLED_KEPT:
+                self._handled.popitem(last=False)
+            return self._outcome(handled)
+
+    def _outcome(self, handled: msg.Handled, *, repeated: bool = False) -> msg.Outcome:
+        release = self._start.create.release
+        return msg.Outcome(release=release, seq=handled.seq, events=handled.events, repeated=repeated)
+
+    async def _record(
+        self, events: list[ev.AnyEvent], command: cmd.Command, command_digest: str, request_id: str | None
+    ) -> bool:
+        """Write events, evolve by what the log then holds; True when those are somebody else's (decide anew)."""
+        state = self._state
+        recorded: msg.Recorded = await workflow.execute_local_activity(
+            names.RECORD_EVENTS,
+            msg.RecordRequest(
+                release=self._start.create.release,
+                first_seq=1 if state is None else state.seq + 1,
+                events=events,
+                command_id=command.command_id,
+                command_type=events[0].type if state is None else getattr(command, "type", "command"),
+                command_digest=command_digest,
+                actor=command.actor.id,
+                request_id=request_id,
+            ),
+            result_type=msg.Recorded,
+            start_to_close_timeout=timedelta(seconds=20),
+            retry_policy=_RECORD_RETRY,
+        )
+        for event in recorded.events:
+            if self._state is None and isinstance(event, ev.ReleaseCreated):
+                self._state = begin(event)
+                continue
+            self._state = evolve(self._going(), event)
+            if isinstance(event, _ACCESS_EVENTS):
+                self._access_seq = self._state.seq
+        return recorded.adopted
+
+    def _going(self) -> ReleaseState:
+        if self._state is None:
+            raise ReleaseEnded("the release was never created")
+        return self._state
+
+    async def _create(self) -> None:
+        create = self._start.create
+        try:
+            events = decide_create(create, workflow.now())
+            await self._record(events, create, digest(create), None)
+        except SluiceError as error:
+            self._refused = error
+        except ActivityError as error:
+            self._refused = _told(error)
+
+    async def _own(self, command: cmd.AnyCommand) -> msg.Outcome:
+        """Carry out a command of the release's own."""
+        return await self._carry_out(msg.CommandMessage(command=command))
+
+    # --- the main loop -----------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """React until nothing is due."""
+        while True:
+            state = self._going()
+            if state.entry is not None:
+                await self._enter(state)
+            elif self._access_seq > self._applied_seq:
+                await self._apply_access(state)
+            elif commands := due(state, workflow.now()):
+                for command in commands:
+                    try:
+                        await self._own(command)
+                    except SluiceError as error:
+                        workflow.logger.info(
+                            "not due any more", extra={"command": command.type, "why": error.detail}
+                        )
+            else:
+                return
+
+    async def _sleep(self, state: ReleaseState) -> None:
+        """Until an event, a clock, or the history is long enough."""
+        now = workflow.now()
+        wakes = wakes_at(state, now)
+        seq = state.seq
+
+        def changed() -> bool:
+            return self._going().seq != seq or (self._going().ended and workflow.all_handlers_finished())
+
+        try:
+            await workflow.wait_condition(
+                lambda: changed() or self._should_continue_as_new(),
+                timeout=None if wakes is None else wakes - now + timedelta(milliseconds=1),
+            )
+        except TimeoutError:
+            return
+
+    def _should_continue_as_new(self) -> bool:
+        limit = self._start.history_limit
+        info = workflow.info()
+        if limit is not None and info.get_current_history_length() >= limit:
+            return True
+        return info.is_continue_as_new_suggested()
+
+    def _continue_as_new(self) -> None:
+        workflow.continue_as_new(
+            msg.ReleaseInput(
+                create=self._start.create,
+                state=self._going(),
+                handled=list(self._handled.values()),
+                applied_seq=self._applied_seq,
+                history_limit=self._start.history_limit,
+            )
+        )
+
+    # --- the outside -------------------------------------------------------------------------------------------------
+
+    async def _enter(self, state: ReleaseState) -> None:
+        """The saga of one entry: everything in place, then one event; or taken back, and said."""
+        entry = state.entry
+        if entry is None:
+            return
+        work = asyncio.ensure_future(self._prepare(state, entry.step, entry.attempt))
+
+        def stopped() -> bool:
+            now_state = self._going()
+            if now_state.entry != entry:
+                return True
+            step = now_state.plan.step(entry.step)
+            return step is None or bool(still_holds(now_state, step, workflow.now()))
+
+        await workflow.wait_condition(lambda: work.done() or stopped())
+        if not work.done():
+            work.cancel()
+        try:
+            complete = await work
+            await self._own(complete)
+        except (asyncio.CancelledError, ActivityError, SluiceError) as error:
+            closed = stopped()
+            why = _told(error) if isinstance(error, ActivityError) else error
+            reason = why.detail if isinstance(why, SluiceError) else "stopped"
+            if closed:
+                reason = "the gate closed while the step was being entered"
+            await self._take_back(entry, reason, failed=not closed)
+
+    async def _prepare(self, state: ReleaseState, step_name: str, attempt: int) -> cmd.CompleteEntry:
+        """Put everything in place that the step needs; nothing of it gives access before `step_entered`."""
+        step = state.plan.step(step_name)
+        partners = [] if step is None else state.plan.audience_partners(step)
+        request = msg.StepRequest(release=state.release, step=step_name, attempt=attempt, seq=state.seq)
+        found = msg.PartnersFound(ready=[])
+        if partners:
+            found = await workflow.execute_local_activity(
+                names.OBSERVE_PARTNERS,
+                msg.PartnersRequest(release=state.release, step=step_name, partners=partners),
+                result_type=msg.PartnersFound,
+                start_to_close_timeout=timedelta(seconds=20),
+                retry_policy=_RECORD_RETRY,
+            )
+        envelopes: dict[str, str] = {}
+        if step is not None and any(
+            state.plan.keyed_components(step, to) for to in ("audience", "deployments")
+        ):
+            made = await _effect(
+                names.MAKE_ENVELOPES,
+                msg.EnvelopeRequest(
+                    release=state.release,
+                    step=step_name,
+                    attempt=attempt,
+                    partners=found.ready,
+                    at=state.updated_at,
+                ),
+                names.QUEUE_CUSTODY,
+                msg.EnvelopesMade,
+            )
+            envelopes = made.envelopes
+        await _effect(names.PUBLISH_STEP, request, names.QUEUE_TRANSFER, msg.Published)
+        return cmd.CompleteEntry(
+            command_id=f"entered-{step_name}-{attempt}",
+            actor=cmd.SERVICE,
+            step=step_name,
+            partners=found.ready,
+            envelopes=envelopes,
+        )
+
+    async def _take_back(self, entry: Entering, reason: str, *, failed: bool) -> None:
+        state = self._going()
+        if state.entry != entry:
+            return  # a rollback or the end of the release has taken it back already
+        take_back = cmd.TakeBackEntry(
+            command_id=f"take-back-{entry.step}-{state.seq}",
+            actor=cmd.SERVICE,
+            step=entry.step,
+            reason=reason[:4000],
+            failed=failed,
+        )
+        await self._own(take_back)
+
+    async def _apply_access(self, state: ReleaseState) -> None:
+        """Make the outside look like the state. Retried until it does: a revocation is never given up."""
+        await workflow.execute_activity(
+            names.APPLY_ACCESS,
+            msg.AccessRequest(release=state.release, seq=state.seq),
+            task_queue=names.QUEUE_TRANSFER,
+            result_type=msg.AccessApplied,
+            start_to_close_timeout=timedelta(minutes=10),
+            heartbeat_timeout=timedelta(minutes=1),
+            retry_policy=_UNDO_RETRY,
+        )
+        self._applied_seq = state.seq
+
+
+async def _effect(name: str, request: Any, queue: str, result: type[Result]) -> Result:
+    """Run one effect of an entry; give up after some tries, so that the entry is taken back and people are told."""
+    done: Awaitable[Result] = workflow.execute_activity(
+        name,
+        request,
+        task_queue=queue,
+        result_type=result,
+        schedule_to_close_timeout=timedelta(minutes=30),
+        start_to_close_timeout=timedelta(minutes=20),
+        heartbeat_timeout=timedelta(minutes=1),
+        retry_policy=_EFFECT_RETRY,
+        cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+    return await done
+
+
+def _told(error: ActivityError) -> SluiceError:
+    """What an activity's failure means, as an error of the rules."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        kind = error_by_code(cause.type or "")
+        details = cause.details[0] if cause.details else []
+        reasons = [Reason(**reason) for reason in details] if isinstance(details, list | tuple) else []
+        return kind(cause.message, reasons)
+    return SluiceError(
+        f"{error.activity_type} did not succeed: {type(cause).__name__ if cause else 'no answer'}"
+    )
