@@ -155,7 +155,15 @@ class Step(Frozen):
     name: Name
     stage: Stage
     components: Annotated[
-        list[Annotated[StepComponent, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]],
+        list[
+            Annotated[
+                StepComponent,
+                BeforeValidator(
+                    lambda v: {"name": v} if isinstance(v, str) else v,
+                    json_schema_input_type=StepComponent | Name,
+                ),
+            ]
+        ],
         Field(min_length=1),
     ]
     audience: Audience
