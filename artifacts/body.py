@@ -147,6 +147,10 @@ class PartSealer:
         self._plain = memoryview(bytearray(part_size))
         self._sealed = memoryview(bytearray(sealed_size(part_size) + WIRE_CHUNK))
 
+    def plain(self, length: int) -> memoryview:
+        """The plaintext buffer, for a part that is only read."""
+        return self._plain[:length]
+
     def seal(self, fd: int, start: int, length: int, key: FileKey, context: bytes, where: str) -> SealedPart:
         """Read `length` bytes at `start` from `fd` and seal them. The result is valid until the next call.
 
@@ -198,6 +202,10 @@ class PartOpener:
 
     def __init__(self, part_size: int) -> None:
         self._plain = memoryview(bytearray(part_size + 2 * CHUNK))
+
+    def plain(self, length: int) -> memoryview:
+        """The plaintext buffer, for a part that is only read back."""
+        return self._plain[:length]
 
     def open(
         self, sealed: bytes | memoryview, length: int, key: FileKey, context: bytes, where: str

@@ -20,8 +20,8 @@ _RESERVED = {
     *(f"com{i}" for i in range(1, 10)),
     *(f"lpt{i}" for i in range(1, 10)),
 }
-TEMPORARY_SUFFIX = ".sluice-partial"
-"""Fetching writes to names with this ending; no artifact may contain one."""
+FETCH_FOLDER = ".sluice-fetch"
+"""Fetching keeps unfinished files in a folder of this name; no artifact may contain one."""
 
 
 def check_path(path: str) -> str:
@@ -52,8 +52,8 @@ def check_path(path: str) -> str:
             )
         if len(part.encode()) > 200:
             raise PathError(f"path {shown}: a component is longer than 200 bytes")
-    if path.endswith(TEMPORARY_SUFFIX):
-        raise PathError(f"path {shown}: the ending {TEMPORARY_SUFFIX} is kept for unfinished downloads")
+    if path.split("/", maxsplit=1)[0].lower() == FETCH_FOLDER:
+        raise PathError(f"path {shown}: {FETCH_FOLDER} is kept for unfinished downloads")
     return path
 
 

@@ -1,0 +1,346 @@
+"""Sealing a folder into a store: streaming, parallel by part, resumable, and without a secret of the service.
+
+`seal_tree` runs where the weights are. It draws the root key, seals every file part by part while reading it once,
+uploads the parts, signs the manifest, wraps the root to custody's public key and forgets it. What it leaves behind:
+
+- in the store: `artifacts/<id>/files/<path>`, then `artifacts/<id>/root.wrapped`, last `artifacts/<id>/manifest.dsse.json`;
+- in `state_dir`: a ticket (`artifacts.ticket`) by which the same call goes on after kill -9, re-using every stored part.
+
+Invariants: nothing of the plaintext is written anywhere; a part never goes out under a salt used before; the digest in
+the manifest is of the very bytes that were sealed; memory is 2 x part size x workers, whatever the files' sizes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from artifacts.body import PART_SIZE, part_size_for
+from artifacts.digests import DEFAULT_DIGESTS, new_hashers
+from artifacts.errors import ManifestError, ObjectMissing, SourceChangedError
+from artifacts.keys import RootKey, custody_recipient, wrap_root
+from artifacts.manifest import (
+    MAX_MANIFEST_BYTES,
+    PAYLOAD_TYPE,
+    FileEntry,
+    Manifest,
+    build_manifest,
+    check_artifact_id,
+    file_object_key,
+    manifest_key,
+    parse_manifest,
+    wrapped_root_key,
+)
+from artifacts.parallel import run_parts
+from artifacts.progress import Meter, ProgressCallback
+from artifacts.sealing_file import FileSealing, Observer
+from artifacts.signing import SigningKey, parse_dsse
+from artifacts.source import SourceFile, assign, fingerprint, plaintext_secret, scan
+from artifacts.stores.base import Store
+from artifacts.ticket import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class SealedArtifact:
+    """What a sealing gave: everything that registering the artifact needs, and no secret.
+
+    Attributes:
+        artifact_id: names the artifact in the store.
+        manifest_digest: hex; what plans, sign-offs and envelopes refer to.
+        manifest: the DSSE file.
+        wrapped_root: the root key, wrapped to custody and bound to the manifest digest.
+        files: the manifest's entries.
+        store_uri: where it lies.
+        recognised: it had been sealed before; nothing was done.
+        bytes_reused: plaintext bytes whose parts an earlier, interrupted run had stored.
+    """
+
+    artifact_id: str
+    manifest_digest: str
+    manifest: bytes
+    wrapped_root: str
+    files: tuple[FileEntry, ...]
+    store_uri: str
+    recognised: bool = False
+    bytes_reused: int = 0
+
+    def __repr__(self) -> str:
+        return f"SealedArtifact({self.artifact_id}, {len(self.files)} files, digest={self.manifest_digest})"
+
+
+class SealingObserver(Protocol):
+    """Sees the plaintext of files while they are sealed, so that nothing has to be read twice (leak signatures)."""
+
+    @property
+    def name(self) -> str:
+        """The member of `Inner.signatures` that this observer fills."""
+        ...
+
+    def begin(self, path: str, component: str, size: int) -> Observer | None:
+        """An observer for one file, or None if it is of no interest."""
+        ...
+
+
+def new_artifact_id() -> str:
+    """`art-` and 26 characters of 130 random bits: stable, not secret, tells nothing of the content."""
+    return "art-" + base64.b32encode(secrets.token_bytes(17)).decode().lower()[:26]
+
+
+def seal_tree(
+    source: Path,
+    store: Store,
+    *,
+    custody_recipient: str,
+    signer: SigningKey,
+    components: Mapping[str, str | Sequence[str]],
+    release: str | None = None,
+    part_size: int = PART_SIZE,
+    workers: int = 2,
+    progress: ProgressCallback | None = None,
+    state_dir: Path | None = None,
+    artifact_id: str | None = None,
+    digests: Sequence[str] = DEFAULT_DIGESTS,
+    observers: Sequence[SealingObserver] = (),
+) -> SealedArtifact:
+    """Seal the folder (or single file) `source` into `store` as one artifact.
+
+    Args:
+        source: what to seal; every file below it.
+        store: where sealed files go.
+        custody_recipient: custody's public string, `sluicecustody1...`; the root key is wrapped to it.
+        signer: signs the manifest; a key of whoever seals, not of the service.
+        components: component -> path, folder or glob (or a list); see `artifacts.source.assign`.
+        release: release id to write into the manifest, if it is known already.
+        part_size: plaintext bytes per part, a multiple of 16 KiB; raised for files that would have over 10 000 parts.
+        workers: threads. Memory is `2 * part_size * workers` and what the store needs.
+        progress: told after each part.
+        state_dir: for the resume ticket; without it an interrupted sealing starts anew.
+        artifact_id: chosen by the caller, else drawn; with the same one, a finished artifact in the store is recognised
+            also without the ticket.
+        digests: of the plaintext, kept sealed in the manifest: `sha256`, `blake3`.
+        observers: see the plaintext as it passes.
+
+    Raises:
+        SourceError, PathError: the folder cannot be sealed as it is.
+        SourceChangedError: something changed in it meanwhile; nothing is published.
+        StoreError: the store failed; call again to go on where it stopped.
+    """
+    files = scan(source)
+    assigned = assign(files, components)
+    new_hashers(digests)
+    if artifact_id is not None:
+        check_artifact_id(artifact_id)
+    run = _Run(
+        store,
+        files,
+        assigned,
+        custody_recipient,
+        signer,
+        release,
+        part_size,
+        workers,
+        tuple(digests),
+        observers,
+    )
+    guard = (
+        Ticket.held(state_dir, source, store.uri, artifact_id) if state_dir is not None else nullcontext(None)
+    )
+    with guard as ticket:
+        return run.seal(source, ticket, artifact_id, progress)
+
+
+class _Run:
+    def __init__(
+        self,
+        store: Store,
+        files: list[SourceFile],
+        assigned: dict[str, str],
+        custody: str,
+        signer: SigningKey,
+        release: str | None,
+        part_size: int,
+        workers: int,
+        digests: tuple[str, ...],
+        observers: Sequence[SealingObserver],
+    ) -> None:
+        self.store, self.files, self.assigned, self.signer = store, files, assigned, signer
+        self.custody, self.release, self.part_size, self.workers = (
+            custody,
+            release,
+            part_size,
+            max(1, workers),
+        )
+        self.digests, self.observers = digests, observers
+        self.custody_fingerprint = custody_recipient(custody).fingerprint
+        self.parameters: dict[str, Any] = {
+            "custody": self.custody_fingerprint,
+            "components": assigned,
+            "release": release,
+            "part_size": part_size,
+            "digests": list(digests),
+            "observers": [observer.name for observer in observers],
+        }
+
+    def seal(
+        self, source: Path, ticket: Ticket | None, wanted_id: str | None, progress: ProgressCallback | None
+    ) -> SealedArtifact:
+        seen = fingerprint(self.files)
+        if ticket is not None and ticket.matches(seen, self.parameters) and ticket.finished is not None:
+            return self._publish(*ticket.finished, recognised=True)
+        if wanted_id is not None and self.store.stat(manifest_key(wanted_id)) is not None:
+            return self._already_there(wanted_id)
+        root, artifact_id, done = self._start(ticket, seen, wanted_id)
+        meter = Meter(sum(f.size for f in self.files), len(self.files), progress)
+        entries = self._seal_files(root, artifact_id, done, ticket, meter)
+        if fingerprint(scan(source)) != seen:
+            raise SourceChangedError(
+                f"{source}: files were added, removed or changed while it was sealed; seal again"
+            )
+        manifest = build_manifest(
+            artifact_id=artifact_id,
+            release=self.release,
+            root_commitment=root.commitment(artifact_id),
+            custody_fingerprint=self.custody_fingerprint,
+            files=entries,
+            signer=self.signer,
+        )
+        wrapped = wrap_root(root, self.custody, manifest.digest)
+        if ticket is not None:
+            ticket.finish(manifest.data, wrapped)
+        return self._publish(manifest.data, wrapped, reused=meter.reused)
+
+    def _start(
+        self, ticket: Ticket | None, seen: str, wanted_id: str | None
+    ) -> tuple[RootKey, str, dict[str, FileEntry]]:
+        if ticket is None:
+            return RootKey.generate(), wanted_id or new_artifact_id(), {}
+        secret = plaintext_secret(self.files)
+        if ticket.matches(seen, self.parameters):
+            root = ticket.root(secret)
+            if root is not None:
+                return root, ticket.artifact_id, ticket.entries()
+        root, artifact_id = RootKey.generate(), wanted_id or new_artifact_id()
+        ticket.begin(artifact_id, seen, self.parameters, root, secret)
+        return root, artifact_id, {}
+
+    def _publish(
+        self, data: bytes, wrapped: str, *, recognised: bool = False, reused: int = 0
+    ) -> SealedArtifact:
+        """Put the wrapped root, then the manifest: an artifact exists when its manifest does. Safe to repeat."""
+        manifest = parse_manifest(data, trusted=None, expected_digest=_digest_of(data))
+        was_there = recognised and self.store.stat(manifest_key(manifest.artifact_id)) is not None
+        if not was_there:
+            self.store.put(wrapped_root_key(manifest.artifact_id), wrapped.encode())
+            self.store.put(manifest_key(manifest.artifact_id), data)
+        return self._result(manifest, wrapped, recognised=was_there, reused=reused)
+
+    def _already_there(self, artifact_id: str) -> SealedArtifact:
+        """An artifact under the id that the caller chose, sealed by an earlier call whose ticket is gone."""
+        data = read_object(self.store, manifest_key(artifact_id), MAX_MANIFEST_BYTES)
+        manifest = parse_manifest(data, trusted=[self.signer.verify_key])
+        wrapped = read_object(self.store, wrapped_root_key(artifact_id), 65536).decode("ascii", "replace")
+        there = {f.path: (f.size, f.component) for f in manifest.files}
+        if there != {f.path: (f.size, self.assigned[f.path]) for f in self.files}:
+            raise ManifestError(
+                f"artifact {artifact_id}: is in {self.store.uri} already, with other files; choose another artifact id"
+            )
+        if manifest.custody != self.custody_fingerprint or manifest.release != self.release:
+            raise ManifestError(
+                f"artifact {artifact_id}: is in {self.store.uri} already, for another custody key or release"
+            )
+        return self._result(manifest, wrapped, recognised=True, reused=0)
+
+    def _result(self, manifest: Manifest, wrapped: str, *, recognised: bool, reused: int) -> SealedArtifact:
+        return SealedArtifact(
+            artifact_id=manifest.artifact_id,
+            manifest_digest=manifest.digest,
+            manifest=manifest.data,
+            wrapped_root=wrapped,
+            files=manifest.files,
+            store_uri=self.store.uri,
+            recognised=recognised,
+            bytes_reused=reused,
+        )
+
+    def _seal_files(
+        self, root: RootKey, artifact_id: str, done: dict[str, FileEntry], ticket: Ticket | None, meter: Meter
+    ) -> list[FileEntry]:
+        entries: list[FileEntry] = []
+        lock = threading.Lock()
+        open_files: list[FileSealing] = []
+
+        def finished(entry: FileEntry) -> None:
+            if ticket is not None:
+                ticket.stored(entry)
+            with lock:
+                entries.append(entry)
+            meter.add(entry.path, 0, file_done=True)
+
+        def jobs() -> Iterator[tuple[FileSealing, int]]:
+            for file in self.files:
+                known = done.get(file.path)
+                if known is not None and self._still_stored(artifact_id, known):
+                    with lock:
+                        entries.append(known)
+                    meter.add(file.path, file.size, reused=True, file_done=True)
+                    continue
+                component = self.assigned[file.path]
+                sealing = FileSealing(
+                    store=self.store,
+                    file=file,
+                    artifact_id=artifact_id,
+                    component=component,
+                    key=root.file_key(artifact_id, file.path),
+                    part_size=part_size_for(file.size, self.part_size),
+                    digests=self.digests,
+                    observers=[
+                        (watch.name, seen)
+                        for watch in self.observers
+                        if (seen := watch.begin(file.path, component, file.size)) is not None
+                    ],
+                    resuming=ticket is not None,
+                    meter=meter,
+                    finished=finished,
+                )
+                open_files.append(sealing)
+                yield from ((sealing, index) for index in range(sealing.layout.part_count))
+
+        try:
+            run_parts(jobs(), self.workers)
+        except BaseException as error:
+            # A changed source cannot be resumed; without a ticket nobody could.
+            for sealing in open_files:
+                sealing.close(abort_upload=ticket is None or isinstance(error, SourceChangedError))
+            raise
+        return entries
+
+    def _still_stored(self, artifact_id: str, entry: FileEntry) -> bool:
+        info = self.store.stat(file_object_key(artifact_id, entry.path))
+        return info is not None and info.size == entry.sealed_size
+
+
+def _digest_of(data: bytes) -> str:
+    payload, _ = parse_dsse(data, PAYLOAD_TYPE, ManifestError, "manifest", MAX_MANIFEST_BYTES)
+    return hashlib.sha256(payload).hexdigest()
+
+
+def read_object(store: Store, key: str, max_bytes: int) -> bytes:
+    """A whole small object; refused before reading if it is larger than `max_bytes`.
+
+    Raises:
+        ObjectMissing: nothing there.
+        ManifestError: too large.
+    """
+    info = store.stat(key)
+    if info is None:
+        raise ObjectMissing(f"{store.uri}: {key}: no such object")
+    if info.size > max_bytes:
+        raise ManifestError(f"{store.uri}: {key}: {info.size} bytes, at most {max_bytes} are accepted")
+    return store.get_range(key, 0, info.size)
