@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.common import RetryPolicy
 
 from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
@@ -22,7 +22,7 @@ _REGISTER_RETRY = RetryPolicy(
 )
 
 
-@workflow.defn(name=names.INGEST_WORKFLOW, versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name=names.INGEST_WORKFLOW)
 class IngestWorkflow:
     """One source sealed into one store, and registered."""
 

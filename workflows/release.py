@@ -23,7 +23,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from orchestrator.contracts import messages as msg
@@ -66,7 +66,7 @@ _EFFECT_RETRY = RetryPolicy(
 _UNDO_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
 
 
-@workflow.defn(name=names.RELEASE_WORKFLOW, versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name=names.RELEASE_WORKFLOW)
 class ReleaseWorkflow:
     """A release on its way along the gradient."""
 

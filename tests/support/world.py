@@ -1,0 +1,103 @@
+"""A world without servers for workflow tests: an event log with the records' rules, and effects that can be told to fail."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from orchestrator.contracts import messages as msg
+from orchestrator.contracts import names
+from orchestrator.domain.decide_access import planned_grants
+from orchestrator.domain.events import AnyEvent
+from orchestrator.domain.evolve import fold
+from orchestrator.domain.state import ReleaseState
+
+
+@dataclass
+class World:
+    """Activities by name. `fail[name]` > 0 makes the next calls fail; `lose[name]` makes them fail after they worked."""
+
+    log: dict[str, list[AnyEvent]] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    fail: Counter[str] = field(default_factory=Counter)
+    lose: Counter[str] = field(default_factory=Counter)
+    fatal: dict[str, str] = field(default_factory=dict)
+    published: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def state(self, release: str) -> ReleaseState:
+        with self.lock:
+            return fold(list(self.log[release]))
+
+    def _called(self, name: str) -> None:
+        self.calls[name] += 1
+        if name in self.fatal:
+            raise ApplicationError(self.fatal[name], [], type="conflict", non_retryable=True)
+        if self.fail[name] > 0:
+            self.fail[name] -= 1
+            raise RuntimeError(f"{name} fails as told")
+
+    def _answer(self, name: str) -> None:
+        if self.lose[name] > 0:
+            self.lose[name] -= 1
+            raise RuntimeError(f"{name} worked, but its answer is lost")
+
+    @activity.defn(name=names.RECORD_EVENTS)
+    def record_events(self, request: msg.RecordRequest) -> msg.Recorded:
+        with self.lock:
+            self._called(names.RECORD_EVENTS)
+            log = self.log.setdefault(request.release, [])
+            stored = log[request.first_seq - 1 :]
+            if stored:
+                return msg.Recorded(events=stored, adopted=stored[0].command_id != request.command_id)
+            assert request.first_seq == len(log) + 1, "a gap in the event log"
+            log += request.events
+            self._answer(names.RECORD_EVENTS)
+            return msg.Recorded(events=request.events)
+
+    @activity.defn(name=names.OBSERVE_PARTNERS)
+    def observe_partners(self, request: msg.PartnersRequest) -> msg.PartnersFound:
+        self._called(names.OBSERVE_PARTNERS)
+        return msg.PartnersFound(ready=[])
+
+    @activity.defn(name=names.MAKE_ENVELOPES)
+    def make_envelopes(self, request: msg.EnvelopeRequest) -> msg.EnvelopesMade:
+        self._called(names.MAKE_ENVELOPES)
+        state = self.state(request.release)
+        step = state.plan.step(request.step)
+        assert step is not None
+        grants = planned_grants(state, step, {}, request.at)
+        return msg.EnvelopesMade(envelopes={g.id: f"envelope/{g.id}" for g in grants if g.kind == "key"})
+
+    @activity.defn(name=names.PUBLISH_STEP)
+    def publish_step(self, request: msg.StepRequest) -> msg.Published:
+        self._called(names.PUBLISH_STEP)
+        self.published.add(f"{request.release}/{request.step}")
+        self._answer(names.PUBLISH_STEP)
+        return msg.Published(references=[request.step])
+
+    @activity.defn(name=names.APPLY_ACCESS)
+    def apply_access(self, request: msg.AccessRequest) -> msg.AccessApplied:
+        self._called(names.APPLY_ACCESS)
+        state = self.state(request.release)
+        keep = (
+            {step.name for step in state.plan.steps[: state.index + 1]}
+            if state.status != "aborted"
+            else set()
+        )
+        self.published = {p for p in self.published if p.split("/")[1] in keep}
+        return msg.AccessApplied(changes=[])
+
+    @property
+    def all(self) -> list[object]:
+        return [
+            self.record_events,
+            self.observe_partners,
+            self.make_envelopes,
+            self.publish_step,
+            self.apply_access,
+        ]

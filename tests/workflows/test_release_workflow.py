@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Worker
+
+from orchestrator.contracts import messages as msg
+from orchestrator.contracts import names
+from orchestrator.domain import commands as cmd
+from orchestrator.domain.events import EVENTS
+from orchestrator.domain.evolve import fold
+from orchestrator.domain.gate import verdict
+from tests.support.plans import MANAGER, PIPELINE, RATINGS, actor, five_stage_plan
+from tests.support.temporal import VirtualTime
+from tests.support.world import World
+from workflows.release import ReleaseWorkflow
+
+pytestmark = pytest.mark.stack
+
+
+@asynccontextmanager
+async def workers(client: Client, world: World, **options: Any) -> AsyncIterator[dict[str, str]]:
+    """Workers on the product's queues; the queue names are the product's, so tests of one server run one at a time."""
+    with ThreadPoolExecutor(8) as threads:
+        async with (
+            Worker(
+                client,
+                task_queue=names.QUEUE_RELEASES,
+                workflows=[ReleaseWorkflow],
+                activities=[world.record_events, world.observe_partners],
+                activity_executor=threads,
+                **options,
+            ),
+            Worker(
+                client,
+                task_queue=names.QUEUE_TRANSFER,
+                activities=[world.publish_step, world.apply_access],
+                activity_executor=threads,
+            ),
+            Worker(
+                client,
+                task_queue=names.QUEUE_CUSTODY,
+                activities=[world.make_envelopes],
+                activity_executor=threads,
+            ),
+        ):
+            yield {}
+
+
+class Release:
+    """A release under test: sends commands as the API does."""
+
+    def __init__(self, client: Client, world: World, name: str) -> None:
+        self.client, self.world, self.name = client, world, name
+        self.handle: WorkflowHandle[Any, Any] = client.get_workflow_handle(names.release_workflow_id(name))
+
+    @classmethod
+    async def create(cls, client: Client, world: World, limit: int | None = None, **plan: Any) -> Release:
+        name = f"r-{uuid4().hex[:8]}"
+        create = cmd.CreateRelease(
+            command_id=f"create-{name}",
+            actor=MANAGER,
+            release=name,
+            name="M",
+            version="1",
+            plan=five_stage_plan(**plan),
+        )
+        start = WithStartWorkflowOperation(
+            names.RELEASE_WORKFLOW,
+            msg.ReleaseInput(create=create, history_limit=limit),
+            id=names.release_workflow_id(name),
+            task_queue=names.QUEUE_RELEASES,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+        )
+        await client.execute_update_with_start_workflow(
+            names.UPDATE_CREATED, start_workflow_operation=start, result_type=msg.Outcome
+        )
+        return cls(client, world, name)
+
+    @property
+    def state(self) -> Any:
+        return self.world.state(self.name)
+
+    async def send(self, command: cmd.AnyCommand, if_match: str | None = None) -> msg.Outcome:
+        message = msg.CommandMessage(command=command, if_match=if_match)
+        outcome: msg.Outcome = await self.handle.execute_update(
+            names.UPDATE_COMMAND, message, id=command.command_id, result_type=msg.Outcome
+        )
+        return outcome
+
+    async def until(self, step: str, seconds: float = 10) -> None:
+        for _ in range(int(seconds / 0.02)):
+            if self.state.current == step and self.state.entry is None:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"at {self.state.current}, not {step}: {self.state.entry_failed}")
+
+    async def ready(self, step: str) -> None:
+        """Everything that the gate asks of people but the sign-offs."""
+        for kind in ("model_card", "risk_assessment"):
+            ratings = RATINGS if kind == "risk_assessment" else None
+            await self.send(
+                cmd.SubmitEvidence(
+                    command_id=f"{kind}-{step}",
+                    actor=MANAGER,
+                    kind=kind,
+                    digest="sha256:" + "1" * 64,
+                    title=kind,
+                    step=step,
+                    ratings=ratings,
+                )
+            )
+        for control in self.state.plan.step(step).controls:
+            await self.send(
+                cmd.ReportControl(
+                    command_id=f"{control.kind}-{step}", actor=actor("sam"), step=step, control=control.kind
+                )
+            )
+
+    async def register(self) -> None:
+        await self.send(
+            cmd.RegisterArtifact(
+                command_id="artifact",
+                actor=PIPELINE,
+                artifact="a1",
+                manifest_digest="sha256:" + "0" * 64,
+                components=["weights", "tokenizer"],
+                location="dir:somewhere",
+            )
+        )
+
+    async def sign(self, step: str, person: str, role: str, tag: str = "") -> msg.Outcome:
+        state = self.state
+        subject = verdict(state, state.plan.step(step), state.updated_at).subject_digest
+        return await self.send(
+            cmd.SignOff(
+                command_id=f"sign-{step}-{person}{tag}",
+                actor=actor(person),
+                step=step,
+                role=role,
+                decision="approve",
+                subject=subject,
+            )
+        )
+
+
+def refused(failure: pytest.ExceptionInfo[WorkflowUpdateFailedError]) -> ApplicationError:
+    cause = failure.value.cause
+    assert isinstance(cause, ApplicationError)
+    return cause
+
+
+async def test_a_release_walks_all_five_stages_over_nine_months_of_virtual_time(
+    virtual_time_env: VirtualTime,
+):
+    world = World()
+    async with workers(virtual_time_env.client, world):
+        release = await Release.create(virtual_time_env.client, world)
+        await release.until("inside")
+        await release.register()
+        await release.ready("demo")
+        await release.sign("demo", "sam", "safety")
+        await release.until("demo")
+        for step, who, days in (
+            ("query", [("sam", "safety"), ("lea", "legal")], 31),
+            ("download", [("sam", "safety"), ("lea", "legal"), ("rex", "reviewer")], 98),
+            ("open", [("sue", "safety"), ("lea", "legal")], 68),
+        ):
+            await release.ready(step)
+            for person, role in who:
+                await release.sign(step, person, role)
+            assert release.state.current != step, "the gate opened before its clocks were done"
+            await virtual_time_env.fast_forward(release.handle, timedelta(days=days))
+            await release.until(step)
+        assert await release.handle.result() == "completed"
+    state = release.state
+    assert [line.step for line in state.history] == ["inside", "demo", "query", "download", "open"]
+    assert [line.window_counted >= line.window_asked for line in state.history] == [True] * 5
+    assert state.history[2].window_counted >= timedelta(days=30).total_seconds()
+    assert world.calls[names.MAKE_ENVELOPES] == 4
+
+
+async def test_a_lost_answer_of_the_records_doubles_nothing(temporal_client: Client):
+    world = World()
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        world.lose[names.RECORD_EVENTS] = 2
+        await release.register()
+        kinds = [event.type for event in world.log[release.name]]
+        assert kinds.count("artifact_registered") == 1
+        await release.handle.terminate()
+
+
+async def test_events_of_a_killed_writer_are_adopted_and_the_command_is_decided_anew(temporal_client: Client):
+    world = World()
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        with world.lock:
+            log = world.log[release.name]
+            stranger = release_hold(world, release.name)
+            log.append(stranger)
+        outcome = await release.send(
+            cmd.ReportAccess(command_id="outage", actor=MANAGER, working=False, reason="cable")
+        )
+        assert outcome.seq == len(world.log[release.name])
+        assert [e.type for e in world.log[release.name]][-2:] == ["hold_placed", "access_reported"]
+        live = await release.handle.query(names.QUERY_STATE)
+        assert live == release.state.model_dump(mode="json")
+        await release.handle.terminate()
+
+
+def release_hold(world: World, name: str) -> Any:
+    from orchestrator.domain.decide import decide
+
+    state = fold(world.log[name])
+    command = cmd.Hold(command_id="from-a-killed-worker", actor=MANAGER, reason="seen something")
+    return decide(state, command, state.updated_at)[0]
+
+
+async def test_a_command_id_is_carried_out_once_even_through_continue_as_new(temporal_client: Client):
+    world = World()
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world, limit=40)
+        await release.until("inside")
+        hold = cmd.Hold(command_id="hold-once", actor=MANAGER, reason="wait")
+        first = await release.send(hold)
+        for n in range(12):
+            await release.send(cmd.ReportAccess(command_id=f"a{n}", actor=MANAGER, working=bool(n % 2)))
+        description = await release.handle.describe()
+        assert description.run_id != release.handle.first_execution_run_id
+        runs = description.raw_description.workflow_execution_info
+        assert runs.execution.run_id != runs.first_run_id, "the workflow never continued as new"
+        again = await release.send(hold)
+        assert (again.repeated, again.seq) == (True, first.seq)
+        with pytest.raises(WorkflowUpdateFailedError) as failure:
+            await release.handle.execute_update(
+                names.UPDATE_COMMAND,
+                msg.CommandMessage(command=hold.model_copy(update={"reason": "another"})),
+                id="another-update-id",
+            )
+        assert refused(failure).type == "idempotency-key-reused"
+        assert [e.type for e in world.log[release.name]].count("hold_placed") == 1
+        await release.handle.terminate()
+
+
+async def test_refusals_reach_the_caller_at_once_with_every_reason(temporal_client: Client):
+    world = World()
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        with pytest.raises(WorkflowUpdateFailedError) as failure:
+            await release.sign("demo", "mia", "safety")
+        assert refused(failure).type == "not-permitted"
+        with pytest.raises(WorkflowUpdateFailedError) as failure:
+            await release.send(
+                cmd.SignOff(
+                    command_id="s",
+                    actor=actor("sam"),
+                    step="demo",
+                    role="safety",
+                    decision="approve",
+                    subject="sha256:" + "9" * 64,
+                )
+            )
+        assert refused(failure).type == "gate-changed"
+        with pytest.raises(WorkflowUpdateFailedError) as failure:
+            await release.send(cmd.Hold(command_id="h", actor=MANAGER, reason="x"), if_match="an-old-etag")
+        assert refused(failure).type == "gate-changed"
+        await release.handle.terminate()
+
+
+async def test_a_hold_during_an_entry_takes_the_entry_back_and_the_gate_opens_again_after_resume(
+    temporal_client: Client,
+):
+    world = World()
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        await release.register()
+        await release.ready("demo")
+        world.fail[names.PUBLISH_STEP] = 1  # the entry hangs in its first retry while the hold comes in
+        await release.sign("demo", "sam", "safety")
+        while world.calls[names.PUBLISH_STEP] == 0:
+            await asyncio.sleep(0.01)
+        await release.send(cmd.Hold(command_id="hold", actor=MANAGER, reason="stop"))
+        for _ in range(500):
+            if release.state.entry is None:
+                break
+            await asyncio.sleep(0.02)
+        state = release.state
+        assert (state.current, state.entry, state.entry_failed) == ("inside", None, None)
+        for person in ("sam", "lea"):
+            await release.send(cmd.Resume(command_id=f"resume-{person}", actor=actor(person)))
+        await release.until("demo")
+        assert [e.type for e in world.log[release.name]].count("step_entered") == 2
+        await release.handle.terminate()
+
+
+async def test_an_entry_that_fails_is_taken_back_said_and_retried_by_a_person(temporal_client: Client):
+    world = World(fatal={names.MAKE_ENVELOPES: "custody says no"})
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        await release.register()
+        await release.ready("demo")
+        await release.sign("demo", "sam", "safety")
+        for _ in range(500):
+            if release.state.entry_failed:
+                break
+            await asyncio.sleep(0.02)
+        assert release.state.entry_failed == "custody says no"
+        calls = world.calls[names.MAKE_ENVELOPES]
+        await asyncio.sleep(0.3)
+        assert world.calls[names.MAKE_ENVELOPES] == calls, "a silent retry loop"
+        world.fatal.clear()
+        await release.send(cmd.RetryEntry(command_id="retry", actor=MANAGER, step="demo"))
+        await release.until("demo")
+        await release.handle.terminate()
+
+
+async def test_an_abort_during_an_entry_ends_the_release_with_nothing_published(temporal_client: Client):
+    world = World()
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        await release.register()
+        await release.ready("demo")
+        world.fail[names.PUBLISH_STEP] = 1
+        await release.sign("demo", "sam", "safety")
+        while world.calls[names.PUBLISH_STEP] == 0:
+            await asyncio.sleep(0.01)
+        await release.send(cmd.Abort(command_id="abort", actor=MANAGER, reason="no more"))
+        assert await release.handle.result() == "aborted"
+        assert not {p for p in world.published if p.startswith(release.name)}
+        assert release.state.live_grants() == []
+
+
+async def test_the_saved_events_are_the_release(temporal_client: Client):
+    world = World()
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        await release.register()
+        live = await release.handle.query(names.QUERY_STATE)
+        saved = EVENTS.validate_json(EVENTS.dump_json(world.log[release.name]))
+        assert fold(saved).model_dump(mode="json") == live
+        await release.handle.terminate()
