@@ -116,6 +116,10 @@ class SealedFile(io.RawIOBase):
         """True."""
         return True
 
+    def write(self, data: Any, /) -> int:
+        """Refused: sealed files are read-only."""
+        raise io.UnsupportedOperation("a sealed file is read-only")
+
     def tell(self) -> int:
         """The position in the plaintext."""
         return self._position
@@ -191,10 +195,11 @@ class SealedFile(io.RawIOBase):
             HEADER + first_chunk * WIRE_CHUNK if head is not None else 0
         )
         last_chunk = (max(start, end - 1) - last * layout.part_size) // CHUNK
-        wire_end = min(
-            layout.sealed_start(last) + HEADER + (last_chunk + 1) * WIRE_CHUNK,
-            layout.sealed_start(last) + layout.sealed_length(last),
-        )
+        if end == last * layout.part_size + layout.plain_length(last):
+            # Up to the part's end: with it comes the chunk that ends the message, also when it is empty.
+            wire_end = layout.sealed_start(last) + layout.sealed_length(last)
+        else:
+            wire_end = layout.sealed_start(last) + HEADER + (last_chunk + 1) * WIRE_CHUNK
         wire = memoryview(self._fetch(wire_start, wire_end - wire_start))
         for part in range(first, last + 1):
             base = layout.sealed_start(part) - wire_start
@@ -222,6 +227,9 @@ class SealedFile(io.RawIOBase):
                 whole = memoryview(bytearray(plain))
                 head.open_into(index, sealed, whole, where)
                 out[max(low, begin) - begin : min(high, stop) - begin] = whole[
+        if begin < stop == origin + length and length % CHUNK == 0:
+            at = base + HEADER + length // CHUNK * WIRE_CHUNK
+            head.open_into(length // CHUNK, wire[at : at + TAG], memoryview(bytearray(0)), where)
                     max(begin - low, 0) : stop - low
                 ]
 
