@@ -227,11 +227,11 @@ class SealedFile(io.RawIOBase):
                 whole = memoryview(bytearray(plain))
                 head.open_into(index, sealed, whole, where)
                 out[max(low, begin) - begin : min(high, stop) - begin] = whole[
+                    max(begin - low, 0) : stop - low
+                ]
         if begin < stop == origin + length and length % CHUNK == 0:
             at = base + HEADER + length // CHUNK * WIRE_CHUNK
             head.open_into(length // CHUNK, wire[at : at + TAG], memoryview(bytearray(0)), where)
-                    max(begin - low, 0) : stop - low
-                ]
 
     def _head(self, part: int, head: bytes) -> PartHead:
         context = part_context(self._artifact_id, self._entry.path, part, self._layout)

@@ -15,7 +15,6 @@ from artifacts.body import (
     HEADER,
     WIRE_CHUNK,
     Layout,
-    open_bytes,
     part_context,
     seal_bytes,
     sealed_size,
