@@ -1,0 +1,61 @@
+"""Leak recognition: is this file one of our artifacts, and whose copy? Usable alone.
+
+    key = SketchKey(secret)                       # 32 bytes, kept with the signatures
+    builder = SignatureBuilder("model-7b", key)   # fed while the artifact is sealed
+    references = ReferenceSet(key, [signature, parent.as_public_parent()])
+    verdict = scan("hf:someone/upload", references)
+
+`docs/leaks.md` says what is recognised, with measured numbers, and what is not.
+"""
+
+from artifacts.leaks.builder import SignatureBuilder
+from artifacts.leaks.digests import FileDigests, StreamDigests, digest_stream
+from artifacts.leaks.errors import (
+    AddressRefused,
+    BudgetError,
+    HostileError,
+    LeakError,
+    MarkError,
+    SignatureError,
+    SourceFailure,
+    UnreadableError,
+    UnsupportedError,
+)
+from artifacts.leaks.matching import ListedFile, exact
+from artifacts.leaks.ranged import AddressPolicy
+from artifacts.leaks.references import ReferenceSet
+from artifacts.leaks.scan import ScanLimits, scan
+from artifacts.leaks.signature import WeightSignature
+from artifacts.leaks.sketch import SketchKey
+from artifacts.leaks.targets import HubOptions
+from artifacts.leaks.verdict import ArtifactFinding, ExactEvidence, Outcome, TensorEvidence, Verdict
+
+__all__ = [
+    "AddressPolicy",
+    "AddressRefused",
+    "ArtifactFinding",
+    "BudgetError",
+    "ExactEvidence",
+    "FileDigests",
+    "HostileError",
+    "HubOptions",
+    "LeakError",
+    "ListedFile",
+    "MarkError",
+    "Outcome",
+    "ReferenceSet",
+    "ScanLimits",
+    "SignatureBuilder",
+    "SignatureError",
+    "SketchKey",
+    "SourceFailure",
+    "StreamDigests",
+    "TensorEvidence",
+    "UnreadableError",
+    "UnsupportedError",
+    "Verdict",
+    "WeightSignature",
+    "digest_stream",
+    "exact",
+    "scan",
+]

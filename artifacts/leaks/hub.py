@@ -1,0 +1,130 @@
+"""A repository of the Hugging Face Hub as a scan's target: one listing, then ranges of the files that matter.
+
+The listing names SHA-256, Xet hash and size of every large file, so tier 0 downloads nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import rfc8785
+
+from artifacts.leaks.errors import SourceFailure, UnreadableError, shown
+from artifacts.leaks.matching import ListedFile
+from artifacts.leaks.ranged import AddressPolicy, GuardedClient, HttpSource
+from artifacts.leaks.sources import Budget, ByteSource, Ledger
+from artifacts.leaks.targets import HubOptions, Target, TargetFile
+
+_TARGET = re.compile(
+    r"^hf:(?:(models|datasets|spaces)/)?([\w.-]{1,96}/[\w.-]{1,96}|[\w.-]{1,96})(?:@([\w./-]{1,200}))?$",
+    re.ASCII,
+)
+_KINDS = {None: "model", "models": "model", "datasets": "dataset", "spaces": "space"}
+_PREFIX = {"model": "", "dataset": "datasets/", "space": "spaces/"}
+
+
+def open_repository(
+    target: str, budget: Budget, ledger: Ledger, addresses: AddressPolicy, hub: HubOptions, max_files: int
+) -> Target:
+    """List a repository at a revision, pinned to its commit.
+
+    Args:
+        target: `hf:[datasets/|spaces/]owner/name[@revision]`.
+        budget: of the scan; every page of the listing counts as a request, the listed rows as bytes.
+        ledger: of the scan.
+        addresses: for the files' ranges.
+        hub: endpoint and token.
+        max_files: entries looked at; more are left out, with a note.
+
+    Raises:
+        UnreadableError: if it is not there, gated, or the Hub does not answer.
+    """
+    match = _TARGET.match(target)
+    if match is None:
+        raise UnreadableError(f"{shown(target)}: not of the form hf:owner/name[@revision]")
+    kind, repository, revision = _KINDS[match[1]], match[2], match[3] or "main"
+    # The listing goes through the Hub's own client; its endpoint is checked like any suspect's host.
+    client = GuardedClient(addresses)
+    _check_endpoint(hub.endpoint, addresses)
+    commit, rows, more = _list(kind, repository, revision, hub, budget, max_files)
+    label = f"hf:{_PREFIX[kind]}{repository}@{commit}"
+    ledger.record(f"{label} (listing)", None, rfc8785.dumps(rows))
+    files = []
+    for row in rows:
+        path = row["path"]
+        location = shown(f"{label}/{path}", 400)
+        listed = ListedFile(location, row["size"], sha256=row["sha256"], xet_hash=row["xet_hash"])
+        url = _resolve_url(hub.endpoint, kind, repository, commit, path)
+        files.append(TargetFile(location, listed, _opener(url, client, budget, ledger, hub)))
+    notes = [f"only the first {max_files} files of the repository were listed"] if more else []
+    return Target(label, files, notes=notes, closers=[client.close])
+
+
+def _opener(url: str, client: GuardedClient, budget: Budget, ledger: Ledger, hub: HubOptions) -> Any:
+    def open_it() -> ByteSource:
+        headers = {"Authorization": f"Bearer {hub.token}"} if hub.token else {}
+        return HttpSource(url, client, budget, ledger, headers)
+
+    return open_it
+
+
+def _resolve_url(endpoint: str, kind: str, repository: str, commit: str, path: str) -> str:
+    from huggingface_hub import hf_hub_url
+
+    return str(hf_hub_url(repository, path, repo_type=kind, revision=commit, endpoint=endpoint))
+
+
+def _check_endpoint(endpoint: str, addresses: AddressPolicy) -> None:
+    import httpx
+
+    url = httpx.URL(endpoint)
+    addresses.pick(url.host, url.port or (443 if url.scheme == "https" else 80))
+
+
+def _list(
+    kind: str, repository: str, revision: str, hub: HubOptions, budget: Budget, max_files: int
+) -> tuple[str, list[dict[str, Any]], bool]:
+    """Commit, file rows, and whether there are more rows than were taken."""
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi(endpoint=hub.endpoint, token=hub.token or False)
+    rows: list[dict[str, Any]] = []
+    try:
+        budget.reserve(0)
+        info = api.repo_info(repository, repo_type=kind, revision=revision, timeout=10)
+        commit = str(info.sha)
+        budget.reserve(0)
+        tree = api.list_repo_tree(repository, recursive=True, revision=commit, repo_type=kind)
+        for entry in tree:
+            size = getattr(entry, "size", None)
+            if not isinstance(size, int):
+                continue
+            if len(rows) >= max_files:
+                return commit, rows, True
+            lfs = getattr(entry, "lfs", None)
+            rows.append(
+                {
+                    "path": str(entry.path),
+                    "size": size,
+                    "sha256": str(lfs.sha256) if lfs is not None else None,
+                    "xet_hash": getattr(entry, "xet_hash", None),
+                }
+            )
+            if budget.seconds_left <= 0:
+                return commit, rows, True
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        httpx.HTTPError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        said = f"status {status}" if status else type(error).__name__
+        raise SourceFailure(f"{shown(repository)}: the Hub's listing failed: {said}") from error
+    return commit, rows, False

@@ -1,0 +1,197 @@
+"""`scan`: one suspect against the signatures, from nothing downloaded to a few megabytes.
+
+Tier 0 asks the place's own listing. Tier 1 reads headers and a few hundred kilobytes of windows. Tier 2 follows when the
+shapes agree and tier 1 is silent. Whatever cannot be read makes the verdict `inconclusive`, with the reason; only a suspect
+whose weights could be looked at and are not ours is `no_match`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from artifacts.leaks.aligned import aligned_tier
+from artifacts.leaks.errors import UnreadableError, shown
+from artifacts.leaks.matching import exact, sketch_tier
+from artifacts.leaks.ranged import AddressPolicy
+from artifacts.leaks.references import ReferenceSet
+from artifacts.leaks.sources import Budget, Ledger
+from artifacts.leaks.suspects.opening import Suspect, open_file
+from artifacts.leaks.targets import HubOptions, Target, open_target
+from artifacts.leaks.verdict import ArtifactFinding, Outcome, Verdict, strongest
+
+OPAQUE_LIMIT = 0.25
+MAX_HEADERS = 16
+
+
+@dataclass(frozen=True)
+class ScanLimits:
+    """What one scan may cost.
+
+    Attributes:
+        max_bytes: received, headers included (issue default: 8 MiB).
+        max_requests: range requests and listings.
+        max_seconds: on the clock, slow answers included.
+        max_files: entries of a repository's or folder's listing that are looked at.
+    """
+
+    max_bytes: int = 8 << 20
+    max_requests: int = 400
+    max_seconds: float = 60.0
+    max_files: int = 20_000
+
+
+@dataclass
+class _Scan:
+    references: ReferenceSet
+    budget: Budget
+    ledger: Ledger
+    reasons: list[str] = field(default_factory=list)
+    findings: list[ArtifactFinding] = field(default_factory=list)
+
+
+def scan(
+    target: str | Path,
+    references: ReferenceSet,
+    *,
+    limits: ScanLimits | None = None,
+    addresses: AddressPolicy | None = None,
+    hub: HubOptions | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Verdict:
+    """Judge one suspect.
+
+    Args:
+        target: a path (file or folder), `http(s)://…`, or `hf:[datasets/|spaces/]owner/name[@revision]`.
+        references: what to look for.
+        limits: what it may cost.
+        addresses: which addresses may be asked; default: public ones only.
+        hub: endpoint and token for `hf:` targets.
+        now: the clock that goes into the document.
+
+    Returns:
+        The verdict. Bad suspects and failing hosts do not raise: they are `inconclusive` with the reason.
+    """
+    limits = limits or ScanLimits()
+    budget = Budget(limits.max_bytes, limits.max_requests, limits.max_seconds)
+    run = _Scan(references, budget, Ledger(now=now))
+    started, clock = now(), time.monotonic()
+    opened: Target | None = None
+    try:
+        opened = open_target(
+            target, budget, run.ledger, addresses or AddressPolicy(), hub or HubOptions(), limits.max_files
+        )
+        _judge(opened, run)
+    except UnreadableError as error:
+        run.reasons.append(str(error))
+    finally:
+        if opened is not None:
+            opened.close()
+    default = Outcome.INCONCLUSIVE if run.reasons and not run.findings else Outcome.NO_MATCH
+    return Verdict(
+        target=opened.label if opened else shown(_public_name(target), 400),
+        outcome=strongest([f.outcome for f in run.findings], default),
+        findings=tuple(run.findings),
+        reasons=tuple(dict.fromkeys(run.reasons)),
+        started=started.isoformat(timespec="milliseconds"),
+        seconds=time.monotonic() - clock,
+        bytes_read=sum(a.length for a in run.ledger.accesses),
+        requests=len(run.ledger.accesses),
+        key_id=references.key.key_id,
+        signatures={s.artifact: s.digest() for s in references.signatures},
+        accesses=tuple(run.ledger.accesses),
+    )
+
+
+def _public_name(target: str | Path) -> str:
+    return str(target).split("?", 1)[0].split("#", 1)[0]
+
+
+def _judge(target: Target, run: _Scan) -> None:
+    run.reasons.extend(target.notes)
+    run.findings = exact(target.listed(run.references), run.references)
+    if any(f.outcome is Outcome.MATCH for f in run.findings):
+        return
+    suspect = Suspect(problems=[])
+    unread = _open_headers(target, suspect, run)
+    hints = exact(suspect.listed, run.references)
+    comparison, stopped = sketch_tier(suspect.matrices(), run.references)
+    found = comparison.findings()
+    if not stopped and all(_silent(f) for f in found):
+        second, notes = aligned_tier(suspect.matrices(), run.references)
+        run.reasons.extend(notes)
+        found = _merge(found, second)
+    incomplete = [*unread, *stopped]
+    if suspect.opaque_share > OPAQUE_LIMIT:
+        incomplete.extend(suspect.opaque_reasons())
+    if not incomplete:
+        incomplete.extend(_same_size_other_shapes(suspect, found, run.references))
+    run.reasons.extend(incomplete)
+    if incomplete:
+        # What was looked at may be clean while the rest is not: silence is not a 'no'.
+        found = [
+            replace(f, outcome=Outcome.INCONCLUSIVE) if f.outcome is Outcome.NO_MATCH else f for f in found
+        ]
+    run.findings = _merge(_merge(run.findings, hints), found)
+    if not run.findings and not incomplete:
+        run.reasons.append("no matrix of the suspect has a shape of any artifact")
+        run.findings = [ArtifactFinding(s.artifact, Outcome.NO_MATCH, 1) for s in run.references.artifacts]
+
+
+def _silent(finding: ArtifactFinding) -> bool:
+    """Whether tier 1 recognised nothing: neither the artifact, nor a public parent in most of the tensors."""
+    return (
+        finding.outcome is Outcome.NO_MATCH and 2 * finding.explained < finding.compared + finding.explained
+    )
+
+
+def _open_headers(target: Target, suspect: Suspect, run: _Scan) -> list[str]:
+    """Read the headers of the target's weight files; returns why some could not be."""
+    files = target.weight_files()
+    if not files:
+        return ["nothing in it looks like weights"]
+    chosen = files
+    if len(files) > MAX_HEADERS:
+        order = run.references.key.order("shards", len(files))[:MAX_HEADERS]
+        chosen = [files[int(i)] for i in sorted(order)]
+        run.reasons.append(f"{len(chosen)} of {len(files)} files were looked into")
+    problems: list[str] = []
+    for file in chosen:
+        try:
+            source = file.open()
+        except UnreadableError as error:
+            problems.append(f"{file.location}: {error}")
+            continue
+        before = len(suspect.problems)
+        open_file(source, suspect)
+        problems.extend(suspect.problems[before:])
+    return problems
+
+
+def _merge(first: Sequence[ArtifactFinding], second: Sequence[ArtifactFinding]) -> list[ArtifactFinding]:
+    """Per artifact the more serious of two findings."""
+    out = {f.artifact: f for f in first}
+    for finding in second:
+        held = out.get(finding.artifact)
+        if held is None or strongest([held.outcome, finding.outcome], held.outcome) is not held.outcome:
+            out[finding.artifact] = finding
+    return list(out.values())
+
+
+def _same_size_other_shapes(
+    suspect: Suspect, found: Sequence[ArtifactFinding], references: ReferenceSet
+) -> list[str]:
+    """A model of the same size in which next to nothing could be compared may be ours, fused or transposed."""
+    compared = {f.artifact: f.compared + f.explained for f in found}
+    out = []
+    for signature in references.artifacts:
+        few = compared.get(signature.artifact, 0) < 6 <= len(signature.matrices)
+        if few and 0.5 * signature.weights <= suspect.weights <= 2 * signature.weights:
+            out.append(
+                f"about as many weights as {signature.artifact} but other shapes (fused or transposed layers?): "
+                "only the whole file can tell"
+            )
+    return out
