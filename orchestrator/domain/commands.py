@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, PlainSerializer, StringConstraints
 
 from orchestrator.domain.control import ControlKind
 from orchestrator.domain.evidence import Consideration, EvidenceKind, Rating
@@ -27,7 +27,11 @@ class Actor(Frozen):
 
     id: Name
     kind: Literal["person", "machine", "partner", "service"] = "person"
-    permissions: frozenset[Permission] = frozenset()
+    permissions: Annotated[
+        frozenset[Permission],
+        # in order, so that one command has one digest in every process
+        PlainSerializer(sorted, return_type=list[Permission]),
+    ] = frozenset()
 
 
 SERVICE = Actor(id="sluice", kind="service")
