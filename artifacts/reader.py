@@ -195,11 +195,11 @@ class SealedFile(io.RawIOBase):
             HEADER + first_chunk * WIRE_CHUNK if head is not None else 0
         )
         last_chunk = (max(start, end - 1) - last * layout.part_size) // CHUNK
+        part_end = layout.sealed_start(last) + layout.sealed_length(last)
+        wire_end = min(layout.sealed_start(last) + HEADER + (last_chunk + 1) * WIRE_CHUNK, part_end)
         if end == last * layout.part_size + layout.plain_length(last):
-            # Up to the part's end: with it comes the chunk that ends the message, also when it is empty.
-            wire_end = layout.sealed_start(last) + layout.sealed_length(last)
-        else:
-            wire_end = layout.sealed_start(last) + HEADER + (last_chunk + 1) * WIRE_CHUNK
+            # Up to the part's end: with it comes the chunk that ends the message, also when that is empty.
+            wire_end = part_end
         wire = memoryview(self._fetch(wire_start, wire_end - wire_start))
         for part in range(first, last + 1):
             base = layout.sealed_start(part) - wire_start
