@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format up down lock clean
+.PHONY: help install demo test check format up down status lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -22,6 +22,15 @@ install: $(STAMP) ## make the virtual environment with everything pinned
 
 demo: $(STAMP) ## one real release through all five stages on this machine
 	$(BIN)/python -m infra.demo
+
+up: $(STAMP) ## keep the whole stack running on this machine (data in .sluice survives a restart)
+	$(BIN)/python -m infra.stack up --dev
+
+down: $(STAMP) ## end the stack; its data stays
+	$(BIN)/python -m infra.stack down
+
+status: $(STAMP) ## show what runs
+	@$(BIN)/python -m infra.stack status
 
 check: $(STAMP) ## lint, types and import rules: what CI runs
 	$(BIN)/ruff check .

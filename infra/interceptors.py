@@ -16,7 +16,7 @@ from temporalio import activity, client, worker, workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadConverter
 
-from infra.logs import bound
+from infra.logs import bound, named_workflow
 
 HEADER = "sluice-request"
 
@@ -47,7 +47,7 @@ def _stamped(carrier: _Carrier, request: str | None) -> _Carrier:
 
 
 def _named(args: Sequence[Any], name: str) -> str | None:
-    """`release` or `step` as the first argument's message model says it."""
+    """`release`, `step` or `request_id` as the first argument's message model says it."""
     for attribute in (name, f"{name}_id"):
         value = getattr(args[0], attribute, None) if args else None
         if isinstance(value, str):
@@ -102,13 +102,14 @@ class _ActivityInbound(worker.ActivityInboundInterceptor):
 
     async def execute_activity(self, input: worker.ExecuteActivityInput) -> Any:
         info = activity.info()
-        with bound(
-            release=_named(input.args, "release") or info.workflow_id,
-            step=_named(input.args, "step"),
-            request=_request_of(input.headers),
-            activity=info.activity_type,
-            attempt=str(info.attempt) if info.attempt > 1 else None,
-        ):
+        context = named_workflow(info.workflow_id or "") | {
+            "step": _named(input.args, "step"),
+            "request": _request_of(input.headers) or _named(input.args, "request"),
+            "activity": info.activity_type,
+            "attempt": str(info.attempt) if info.attempt > 1 else None,
+        }
+        release = _named(input.args, "release")
+        with bound(**(context | {"release": release} if release else context)):
             return await self.next.execute_activity(input)
 
 

@@ -63,6 +63,14 @@ def bound(**context: str | None) -> AbstractContextManager[Any]:
     return structlog.contextvars.bound_contextvars(**{k: v for k, v in context.items() if v is not None})
 
 
+def named_workflow(workflow_id: str) -> dict[str, str]:
+    """A workflow's id as logs say it: `release:x` is release x."""
+    kind, separator, name = workflow_id.partition(":")
+    if separator and kind in {"release", "ingest"}:
+        return {kind: name}
+    return {"workflow": workflow_id} if workflow_id else {}
+
+
 def configure_logging(
     *,
     level: str = "info",
@@ -160,11 +168,9 @@ def _temporal_context(_logger: WrappedLogger, _method: str, event: EventDict) ->
     for attribute in ("temporal_workflow", "temporal_activity"):
         details = getattr(record, attribute, None)
         if isinstance(details, Mapping):
-            for key, name in (
-                ("workflow_id", "release"),
-                ("activity_type", "activity"),
-                ("update_name", "command"),
-            ):
+            for name, value in named_workflow(str(details.get("workflow_id", ""))).items():
+                event.setdefault(name, value)
+            for key, name in (("activity_type", "activity"), ("update_name", "command")):
                 if details.get(key):
                     event.setdefault(name, details[key])
             if details.get("update_id"):

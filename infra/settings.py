@@ -207,15 +207,6 @@ class Settings(BaseSettings):
     )
 
     # --- workers
-    queue_releases: str = Field(
-        default="releases", min_length=1, description="Task queue of the release worker."
-    )
-    queue_transfer: str = Field(
-        default="transfer", min_length=1, description="Task queue of the transfer worker."
-    )
-    queue_custody: str = Field(
-        default="custody", min_length=1, description="Task queue of the custody worker."
-    )
     releases_workflow_tasks: int = Field(
         default=100, ge=2, le=2000, description="Workflow tasks that a release worker runs at once."
     )
@@ -245,12 +236,9 @@ class Settings(BaseSettings):
     )
     build_id: str | None = Field(
         default=None,
-        description="Build of the release worker. Unset: a digest over the workflow, domain and contract code.",
-    )
-    versioning: Literal["pinned", "auto-upgrade"] = Field(
-        default="pinned",
-        description="`pinned`: a release stays on its build until it continues as new, so the old worker is kept until then. "
-        "`auto-upgrade`: releases move to the new build at once; for one machine, where no old worker remains.",
+        description="Build of the release worker: an open release stays on its build until it continues as new, so the old worker is "
+        "kept until then. Unset: a digest over workflow, domain and contract code. The one-machine stack, which keeps no old worker, "
+        "uses `one-machine` throughout.",
     )
     health_port: int | None = Field(
         default=None,
@@ -329,8 +317,6 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if (self.temporal_tls_cert_file is None) != (self.temporal_tls_key_file is None):
             raise ValueError("SLUICE_TEMPORAL_TLS_CERT_FILE and SLUICE_TEMPORAL_TLS_KEY_FILE go together")
-        if len({self.queue_releases, self.queue_transfer, self.queue_custody}) != 3:
-            raise ValueError("the three task queues need three different names")
         if self.key_provider is KeyProvider.OPENBAO and not self.openbao_address:
             raise ValueError("key provider openbao needs SLUICE_OPENBAO_ADDRESS")
         if self.key_provider is KeyProvider.AWS_KMS and not self.aws_kms_key_id:

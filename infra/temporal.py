@@ -57,6 +57,9 @@ from infra.settings import Settings, read_secret
 #: What workflow code may import besides the standard library, pydantic and Temporal.
 WORKFLOW_MAY_IMPORT = ("orchestrator.domain", "orchestrator.contracts")
 
+#: Pure helpers beside the workflows: no workflow is defined in them.
+_WORKFLOW_HELPERS = ("workflows.errors",)
+
 #: Third-party modules that the domain stands on; they are pure, and loading them anew for every run would cost seconds.
 _DOMAIN_STANDS_ON = ("dateutil", "rfc8785", "six")
 
@@ -115,7 +118,9 @@ def sandbox_restrictions() -> SandboxRestrictions:
     allowed = {name.removeprefix("orchestrator.") for name in WORKFLOW_MAY_IMPORT}
     others = {module.name for module in pkgutil.iter_modules(orchestrator.__path__)} - allowed
     forbidden = SandboxMatcher(children={"orchestrator": SandboxMatcher(access=others)})
-    restrictions = SandboxRestrictions.default.with_passthrough_modules("orchestrator", *_DOMAIN_STANDS_ON)
+    restrictions = SandboxRestrictions.default.with_passthrough_modules(
+        "orchestrator", *_WORKFLOW_HELPERS, *_DOMAIN_STANDS_ON
+    )
     return replace(
         restrictions.with_import_notification_policy(
             SandboxImportNotificationPolicy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
@@ -263,11 +268,10 @@ def default_build_id(
 
 def deployment_config(settings: Settings) -> WorkerDeploymentConfig:
     """The versioning of release workers: `Worker(deployment_config=...)`."""
-    behavior = {"pinned": VersioningBehavior.PINNED, "auto-upgrade": VersioningBehavior.AUTO_UPGRADE}
     return WorkerDeploymentConfig(
         version=WorkerDeploymentVersion(settings.deployment, settings.build_id or default_build_id()),
         use_worker_versioning=True,
-        default_versioning_behavior=behavior[settings.versioning],
+        default_versioning_behavior=VersioningBehavior.PINNED,
     )
 
 

@@ -37,7 +37,9 @@ def test_every_line_carries_release_step_and_request(lines):
 
 
 def test_a_workflows_line_says_its_release(lines):
-    logging.getLogger("temporalio.workflow").info("x", extra={"temporal_workflow": {"workflow_id": "r7"}})
+    logging.getLogger("temporalio.workflow").info(
+        "x", extra={"temporal_workflow": {"workflow_id": "release:r7"}}
+    )
     assert lines()[0]["release"] == "r7"
 
 

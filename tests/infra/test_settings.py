@@ -84,7 +84,6 @@ def test_settings_cannot_be_changed_once_built():
         ("API_TRUSTED_PROXIES", '["0.0.0.0/0"]', "trusts the whole internet"),
         ("KEY_PROVIDER", "openbao", "needs SLUICE_OPENBAO_ADDRESS"),
         ("KEY_PROVIDER", "aws-kms", "needs SLUICE_AWS_KMS_KEY_ID"),
-        ("QUEUE_CUSTODY", "releases", "three different names"),
         ("TEMPORAL_TLS_CERT_FILE", "/c.pem", "go together"),
     ],
 )

@@ -197,6 +197,13 @@ def test_workflow_code_may_import_domain_contracts_and_pydantic(temporal_server,
     )
 
 
+async def test_the_products_own_workflows_load_in_the_sandbox(temporal_client):
+    from workflows.ingest import IngestWorkflow
+    from workflows.release import ReleaseWorkflow
+
+    Worker(temporal_client, task_queue="q", workflows=[ReleaseWorkflow, IngestWorkflow])
+
+
 def _load_workflow(server, tmp_path, monkeypatch, line):
     name = f"sluice_sandboxed_{uuid.uuid4().hex}"
     (tmp_path / f"{name}.py").write_text(
@@ -282,9 +289,9 @@ async def test_a_version_that_no_worker_has_cannot_become_current(temporal_clien
 def test_the_build_is_the_same_for_the_same_code_and_follows_the_settings(tmp_path):
     assert default_build_id() == default_build_id()
     assert default_build_id(("workflows",)) != default_build_id(("orchestrator.domain",))
-    config = deployment_config(settings_for(tmp_path, build_id="b7", versioning="auto-upgrade"))
+    config = deployment_config(settings_for(tmp_path, build_id="b7"))
     assert config.version == WorkerDeploymentVersion("sluice", "b7")
-    assert config.default_versioning_behavior is VersioningBehavior.AUTO_UPGRADE
+    assert config.default_versioning_behavior is VersioningBehavior.PINNED
 
 
 async def test_the_virtual_clock_stands_still_until_it_is_moved(virtual_time_env, queue):
