@@ -114,16 +114,17 @@ class FileSealing:
         sealer = _sealer(min(layout.part_size, max(layout.size, 1)))
         context = part_context(self._artifact_id, self._file.path, index, layout)
         known = self._stored.get(index)
-        if known is None and not self._compare:
+        reused = known is not None or self._compare
+        if not reused:
             sealed = sealer.seal(fd, start, length, self._key, context, where)
             self._order.run(index, lambda: self._see(start, sealed.plain))
-            self._parts[index] = self._store_part(index, sealed, context, where)
+            self._parts[index], reused = self._store_part(index, sealed, context, where)
         else:
             plain = sealer.plain(length)
             read_exactly(fd, plain, start, where)
             self._parts[index] = known or self._reread(index, plain, context, where)
             self._order.run(index, lambda: self._see(start, plain))
-        self._meter.add(self._file.path, length, reused=known is not None or self._compare)
+        self._meter.add(self._file.path, length, reused=reused)
         with self._lock:
             self._left -= 1
             last = self._left == 0
@@ -160,7 +161,7 @@ class FileSealing:
         for _, observer in self._observers:
             observer.update(start, plain)
 
-    def _store_part(self, index: int, sealed: SealedPart, context: bytes, where: str) -> Part:
+    def _store_part(self, index: int, sealed: SealedPart, context: bytes, where: str) -> tuple[Part, bool]:
         if self._upload is not None:
             self._upload.put_part(index, sealed.sealed, sealed.sha256)
         else:
@@ -170,8 +171,8 @@ class FileSealing:
                 if not self._resuming:
                     raise
                 # Stored by a run that was killed before it could note so.
-                return self._reread(index, sealed.plain, context, where)
-        return Part(size=len(sealed.sealed), sha256=sealed.sha256)
+                return self._reread(index, sealed.plain, context, where), True
+        return Part(size=len(sealed.sealed), sha256=sealed.sha256), False
 
     def _reread(self, index: int, plain: memoryview, context: bytes, where: str) -> Part:
         """The stored part, if it opens to exactly `plain`."""
