@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Self
@@ -13,6 +14,9 @@ from pydantic import Field, model_validator
 from orchestrator.domain.values import Duration, Frozen, Line
 
 _EPOCH = datetime(2020, 1, 6)  # noqa: DTZ001 - a Monday; the zone is applied to each occurrence, so that wall-clock hours stay
+_SEARCHED = "20480101T000000"  # 28 years: after that the calendar repeats
+_MOST_INTERVAL = 366
+_INTERVAL = re.compile(r"INTERVAL=([0-9]{0,6})")
 
 
 class OpeningHours(Frozen):
@@ -35,10 +39,16 @@ class OpeningHours(Frozen):
             raise ValueError(
                 "an opening-hours rule needs FREQ= (DAILY or slower) and takes no DTSTART, COUNT or UNTIL"
             )
+        interval = _INTERVAL.search(upper)
+        if interval is not None and not 1 <= int(interval.group(1) or 0) <= _MOST_INTERVAL:
+            raise ValueError(f"the INTERVAL of an opening-hours rule is between 1 and {_MOST_INTERVAL}")
         try:
-            _rule(self.rrule)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            # A bounded search: for a day that never comes (30 February) the library would look up to the year 9999.
+            occurs = next(iter(rrulestr(f"{upper};UNTIL={_SEARCHED}", dtstart=_EPOCH)), None) is not None
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
             raise ValueError(f"not an RFC 5545 recurrence rule: {error}") from error
+        if not occurs:
+            raise ValueError("this recurrence rule never opens the gate: no such day comes")
         return self
 
     def open_at(self, now: datetime) -> bool:

@@ -24,8 +24,8 @@ from pydantic import (
 )
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:\d{1,9}[wdhms])+")
-_TERM = re.compile(r"(\d+)([wdhms])")
+_DURATION = re.compile(r"(?:[0-9]{1,9}[wdhms])+")
+_TERM = re.compile(r"([0-9]+)([wdhms])")
 _LONGEST = timedelta(days=3_660)
 
 
@@ -71,7 +71,7 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^(\d{1,9}[wdhms])+$", "examples": ["30d", "2w", "90s"]}),
+    WithJsonSchema({"type": "string", "pattern": r"^([0-9]{1,9}[wdhms])+$", "examples": ["30d", "2w", "90s"]}),
 ]
 
 
