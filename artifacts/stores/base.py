@@ -20,6 +20,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -218,6 +219,14 @@ class Store(Protocol):
 
     def abort_stale(self, older_than: timedelta) -> tuple[str, ...]:
         """Abort unfinished uploads that stored nothing for longer than `older_than`; gives their keys."""
+        ...
+
+    def batch(self, message: str = "Add sealed files") -> AbstractContextManager[None]:
+        """Within it, finished objects may wait and appear together at its end; `stat` sees them at once.
+
+        On the Hub that is a few commits instead of one per object (it allows about a hundred an hour). Elsewhere it
+        changes nothing. If the block raises, what waits is kept and goes with the next batch on this machine.
+        """
         ...
 
     def close(self) -> None:

@@ -164,6 +164,10 @@ class DirectoryStore:
                     unlink_quietly(staging, name)
         return spool.abort_stale(self._tree, self.uri, older_than)
 
+    def batch(self, message: str = "Add sealed files") -> contextlib.AbstractContextManager[None]:
+        """See `Store.batch`: here every object appears by itself, at once."""
+        return contextlib.nullcontext()
+
     def close(self) -> None:
         """Close the root's descriptor."""
         self._tree.close()

@@ -10,6 +10,7 @@ object per stored part, whose name carries the part's ETag and SHA-256.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator
@@ -244,6 +245,10 @@ class S3Store:
     def abort_stale(self, older_than: timedelta) -> tuple[str, ...]:
         """See `Store.abort_stale`. Markers of uploads that are gone go as well."""
         return abort_stale(self, older_than)
+
+    def batch(self, message: str = "Add sealed files") -> contextlib.AbstractContextManager[None]:
+        """See `Store.batch`: here every object appears by itself, at once."""
+        return contextlib.nullcontext()
 
     def close(self) -> None:
         """Close the client's connections."""

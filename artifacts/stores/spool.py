@@ -21,6 +21,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from artifacts.errors import ObjectMissing, StoreError
 from artifacts.stores.base import RESERVED, PartInfo, check_complete, check_part
@@ -123,6 +124,10 @@ class Spool:
                 os.ftruncate(body, size)
                 os.fsync(body)
             yield fd, size
+
+    def body_path(self) -> Path:
+        """Where the body lies, for libraries that take a path."""
+        return self._tree.root / UPLOADS / self._name / "body"
 
     def drop(self) -> None:
         """Remove the folder and everything in it."""

@@ -273,6 +273,14 @@ def make_branch(routes: Routes, call: Call) -> Answer:
     return as_json({})
 
 
+@route("DELETE", f"/api/{REPO}/branch/(?P<branch>.+)")
+def drop_branch(routes: Routes, call: Call) -> Answer:
+    repo = routes.repo(call, write=True)
+    if call.args["branch"] == "main" or repo.branches.pop(call.args["branch"], None) is None:
+        raise Refused(404, "Branch not found", "RevisionNotFound")
+    return Answer()
+
+
 @route("GET", f"/api/{REPO}/commits/(?P<rev>.+)")
 def commits(routes: Routes, call: Call) -> Answer:
     repo = routes.repo(call)

@@ -6,12 +6,14 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from artifacts.stores import Store, open_store
 from tests.artifacts.stores.servers import S3Server, juicefs_server, moto_server, strict_server
+from tests.simulators.hub import HubSimulator
 
 
 @dataclass
@@ -44,6 +46,29 @@ def strict() -> Iterator[Any]:
 def juicefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with juicefs_server(tmp_path_factory.mktemp("juicefs")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> Iterator[HubSimulator]:
+    with HubSimulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def hub(hub_server: HubSimulator) -> HubSimulator:
+    """The simulator without faults, limits or log of the test before."""
+    hub_server.calm()
+    return hub_server
+
+
+@pytest.fixture
+def hub_place(hub: HubSimulator, tmp_path: Path) -> Place:
+    """A fresh private repository of the organisation `acme`, with a member's token."""
+    token = hub.add_user("lab", orgs=["acme"]).token
+    name = "acme/model-" + secrets.token_hex(4)
+    hub.repo(name, private=True)
+    options = {"endpoint": hub.endpoint, "token": token, "spool": tmp_path / "spool", "transfer": "lfs"}
+    return Place("hub", f"hf:{name}", options)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,141 @@
+"""How the Hugging Face Hub is called: timeouts, bounded retries that are said, errors in the stores' words.
+
+huggingface_hub's own HTTP client waits for ever; the first `HubCalls` of a process gives it timeouts, unless the process
+has set a client factory of its own. Tokens go to the Hub alone, never to the storage host that it redirects to.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx2
+from huggingface_hub import HfApi, get_token, set_client_factory
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import _http as hub_http
+
+from artifacts.errors import AccessDenied, ObjectExists, ObjectMissing, StoreError
+from artifacts.stores.retry import Again, RetryPolicy, retry_after
+
+T = TypeVar("T")
+_factory_lock = threading.Lock()
+
+
+class HeadMoved(StoreError):  # noqa: N818 - a state, as its siblings
+    """Somebody else committed in between: look again and repeat."""
+
+
+def _give_timeouts(connect_s: float, read_s: float) -> None:
+    """Make huggingface_hub's shared HTTP client give up on a silent server."""
+    with _factory_lock:
+        default = hub_http.default_client_factory
+        if hub_http._GLOBAL_CLIENT_FACTORY is not default:  # noqa: SLF001 - the library has no getter
+            return
+
+        def with_timeouts() -> httpx2.Client:
+            client = default()
+            client.timeout = httpx2.Timeout(read_s, connect=connect_s)
+            return client
+
+        set_client_factory(with_timeouts)
+
+
+class HubCalls:
+    """One repository on one Hub, with one token.
+
+    Args:
+        repo_id: `owner/name`.
+        endpoint: the Hub; by default huggingface.co, or `HF_ENDPOINT`.
+        token: by default the one that huggingface_hub finds; False for none.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        *,
+        endpoint: str | None = None,
+        token: str | bool | None = None,
+        policy: RetryPolicy | None = None,
+        connect_timeout_s: float = 10,
+        read_timeout_s: float = 60,
+    ) -> None:
+        _give_timeouts(connect_timeout_s, read_timeout_s)
+        self.repo_id = repo_id
+        self.api = HfApi(endpoint=endpoint, token=token, library_name="sluice")
+        self.policy = policy or RetryPolicy()
+        self.where = f"hf:{repo_id}"
+        self._timeout = httpx2.Timeout(read_timeout_s, connect=connect_timeout_s)
+
+    def __repr__(self) -> str:
+        return f"HubCalls({self.where!r})"
+
+    def headers(self) -> dict[str, str]:
+        """Headers with the token, for requests to the Hub itself."""
+        token = self.api.token
+        if token is None or token is True:
+            token = get_token()
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    def client(self) -> httpx2.Client:
+        """A client for ranged reads that follows no redirect by itself."""
+        return httpx2.Client(timeout=self._timeout, follow_redirects=False)
+
+    def run(self, what: str, call: Callable[[], T]) -> T:
+        """The result of `call`, repeated by the policy. Only for what is safe to repeat.
+
+        Raises:
+            AccessDenied, ObjectMissing, ObjectExists, StoreError, StoreUnavailable.
+        """
+        where = f"{self.where}: {what}" if what else self.where
+        return self.policy.run(where, lambda: self.once(where, call))
+
+    def once(self, where: str, call: Callable[[], T]) -> T:
+        """The result of one `call`; raises `Again` where repeating may help, or the store's own error."""
+        try:
+            return call()
+        except RuntimeError as error:  # the library wraps what went wrong with a large file
+            if isinstance(error.__cause__, (HfHubHTTPError, httpx2.TransportError)):
+                raise translate(error.__cause__, where) from error
+            raise
+        except (HfHubHTTPError, httpx2.TransportError) as error:
+            raise translate(error, where) from error
+        except HFValidationError as error:
+            raise StoreError(f"{where}: {error}") from error
+
+
+def translate(error: HfHubHTTPError | httpx2.TransportError, where: str) -> Exception:
+    """The store's own error. The server's text stays out: it may repeat signed URLs."""
+    if not isinstance(error, HfHubHTTPError):
+        return Again(f"the Hub gave no whole answer ({type(error).__name__})")
+    status, headers = error.response.status_code, error.response.headers
+    if status == 429 or status >= 500:
+        return Again(f"the Hub answered {status}", retry_after(headers.get("retry-after")))
+    if isinstance(error, GatedRepoError):
+        return AccessDenied(f"{where}: access to this gated repository was not granted to this account")
+    if isinstance(error, (RevisionNotFoundError, EntryNotFoundError)):
+        return ObjectMissing(f"{where}: not in this repository")
+    if isinstance(error, RepositoryNotFoundError):
+        return AccessDenied(f"{where}: no such repository, or this token may not see it")
+    if status in {401, 403}:
+        return AccessDenied(f"{where}: the Hub answered {status}; check the token and its rights")
+    if status == 412:
+        return HeadMoved(f"{where}: somebody else committed at the same moment")
+    if status == 409:
+        return ObjectExists(f"{where}: is there already")
+    if status == 404:
+        return ObjectMissing(f"{where}: not there")
+    return StoreError(f"{where}: the Hub answered {status}")
+
+
+def default_spool(repo_id: str, cache: Path) -> Path:
+    """Where unfinished sealed files of a repository wait on this machine."""
+    return cache / "sluice" / "hub" / repo_id.replace("/", "--")
