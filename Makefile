@@ -24,13 +24,13 @@ demo: $(STAMP) ## one real release through all five stages on this machine
 	$(BIN)/python -m infra.demo
 
 up: $(STAMP) ## keep the whole stack running on this machine (data in .sluice survives a restart)
-	$(BIN)/python -m infra.stack up --dev
+	$(BIN)/python -m infra.cli up --dev
 
 down: $(STAMP) ## end the stack; its data stays
-	$(BIN)/python -m infra.stack down
+	$(BIN)/python -m infra.cli down
 
 status: $(STAMP) ## show what runs
-	@$(BIN)/python -m infra.stack status
+	@$(BIN)/python -m infra.cli status
 
 check: $(STAMP) ## lint, types and import rules: what CI runs
 	$(BIN)/ruff check .

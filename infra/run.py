@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import structlog
 
@@ -45,12 +46,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if settings.dev:
         log.warning("dev mode: insecure settings are allowed; never with weights that matter")
+    _keep_bytecode(settings)
     try:
         asyncio.run(_until_told(settings, role))
     except (TemporalError, CodecError, SettingsError, ConnectionError) as error:
         log.error("can't run", reason=str(error))  # noqa: TRY400 - the reason says it all
         return 3
     return 0
+
+
+def _keep_bytecode(settings: Settings) -> None:
+    """Compile workflow code once even where PYTHONDONTWRITEBYTECODE is set (images often do).
+
+    The sandbox loads a workflow's module anew for every run, which without bytecode on disk takes 8 ms instead of 4.
+    """
+    if sys.dont_write_bytecode:
+        sys.pycache_prefix = str(settings.data_dir / "cache" / "bytecode")
+        sys.dont_write_bytecode = False
 
 
 async def _until_told(settings: Settings, role: Role) -> None:
@@ -62,9 +74,12 @@ async def _until_told(settings: Settings, role: Role) -> None:
     log.info("ended")
 
 
-if __name__ == "__main__":
-    code = main()
+def leave(code: int) -> NoReturn:
+    """End this process with that code, without tearing the interpreter down: the SDK's threads can abort one that is."""
     sys.stdout.flush()
     sys.stderr.flush()
-    # everything is finished and flushed; the SDK's threads can abort an interpreter that is being torn down
     os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,4 +1,4 @@
-"""`up`, `down` and `status` of the one-machine stack, as functions and as `python -m infra.stack …`.
+"""`up`, `down` and `status` of the one-machine stack, as functions; as commands they are in `infra.cli`.
 
 `up` leaves a supervisor behind (`infra.supervisor`) that outlives the terminal; `down` asks it to end, and ends what it can't; data
 stays in the data folder. For a stack that lives as long as a block of code (demo, tests), use `one_machine` as a context manager.
@@ -13,21 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
 import structlog
-import typer
-from rich.console import Console
-from rich.table import Table
 
-from infra.codec import CodecError
 from infra.components import one_machine, prepare
-from infra.logs import configure_logging
 from infra.processes import LAUNCHER, ProcessIdentity, end_all, identify
-from infra.settings import Role, Settings, SettingsError, load_settings
+from infra.settings import Role, Settings
 from infra.stack_state import (
     AlreadyRunningError,
     PortTakenError,
@@ -38,6 +31,7 @@ from infra.stack_state import (
     forget_state,
     is_locked,
     read_state,
+    status,
     write_state,
 )
 from infra.supervisor import Component, Site, Stack, base_environment
@@ -87,7 +81,7 @@ def up(
     environment |= {"SLUICE_DATA_DIR": str(settings.data_dir), "SLUICE_DEV": str(settings.dev).lower()}
     with (logs / "stack.log").open("ab") as output:
         started = subprocess.run(  # noqa: S603 - our own command line
-            [sys.executable, "-I", "-S", str(LAUNCHER), "detach", sys.executable, "-m", "infra.stack", "supervise"],
+            [sys.executable, "-I", "-S", str(LAUNCHER), "detach", sys.executable, "-m", "infra.cli", "supervise"],
             env=environment, cwd=Path(__file__).resolve().parent.parent,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output, check=True,
         )  # fmt: skip
@@ -139,14 +133,6 @@ def down(data_dir: Path, *, patience: float = 40.0) -> list[str]:
     return ended
 
 
-def status(data_dir: Path) -> StackState | None:
-    """What runs on that data folder now; None when nothing does and nothing is left over."""
-    state = read_state(data_dir)
-    if state is None or not (state.running or state.leftovers or state.phase == "failed"):
-        return None
-    return state
-
-
 async def supervise(settings: Settings) -> None:
     """Run the stack in this process until SIGTERM or SIGINT. A failure stands in the state for `up` and `status` to show."""
     stop = asyncio.Event()
@@ -181,103 +167,3 @@ def _leave_reason(data_dir: Path, reason: str) -> None:
         write_state(
             data_dir, StackState(phase="failed", supervisor=myself, since=datetime.now(UTC), error=reason)
         )
-
-
-# --- the commands
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The one-machine stack.")
-_Dev = Annotated[bool, typer.Option("--dev", help="allow what is insecure, and say so loudly")]
-_DataDir = Annotated[Path | None, typer.Option("--data-dir", help="the stack's folder (SLUICE_DATA_DIR)")]
-_Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-
-
-def _settings(data_dir: Path | None, *, dev: bool = False) -> Settings:
-    return load_settings(data_dir=data_dir, dev=True if dev else None)
-
-
-@app.command("up")
-def up_command(dev: _Dev = False, data_dir: _DataDir = None, json: _Json = False) -> None:
-    """Start the stack in the background; data survives a restart."""
-    console = Console(stderr=json)
-    settings = _settings(data_dir, dev=dev)
-    if settings.dev:
-        console.print(
-            "[bold yellow]dev mode[/]: keys lie unprotected in the data folder; never with weights that matter"
-        )
-    seen: set[tuple[str, str]] = set()
-
-    def show(state: StackState) -> None:
-        for process in state.processes:
-            if (
-                process.condition in {"ready", "done", "restarting"}
-                and (process.name, process.condition) not in seen
-            ):
-                seen.add((process.name, process.condition))
-                console.print(f"  {process.name}: {process.condition} {process.note}")
-
-    _show(up(settings, on_change=show), json=json)
-
-
-@app.command("down")
-def down_command(data_dir: _DataDir = None) -> None:
-    """End the stack; its data stays."""
-    folder = _settings(data_dir).data_dir
-    ended = down(folder)
-    Console().print(f"ended: {', '.join(ended)}" if ended else f"nothing runs on {folder}")
-
-
-@app.command("status")
-def status_command(data_dir: _DataDir = None, json: _Json = False) -> None:
-    """Show what runs; exit code 1 when it isn't all ready."""
-    folder = _settings(data_dir).data_dir
-    state = status(folder)
-    if state is None:
-        Console().print_json("null") if json else Console().print(f"nothing runs on {folder}")
-        raise typer.Exit(1)
-    _show(state, json=json)
-    if not state.ready:
-        raise typer.Exit(1)
-
-
-@app.command("supervise", hidden=True)
-def supervise_command(dev: _Dev = False, data_dir: _DataDir = None) -> None:
-    """Run the stack in the foreground, until Ctrl-C."""
-    settings = _settings(data_dir, dev=dev)
-    configure_logging(level=settings.log_level, style=settings.log_format, dev=settings.dev, process="stack")
-    asyncio.run(supervise(settings))
-
-
-def _show(state: StackState, *, json: bool) -> None:
-    if json:
-        sys.stdout.write(state.model_dump_json(indent=2) + "\n")
-        return
-    console = Console()
-    table = Table(
-        title=f"{state.phase if state.running else 'not running'}, since {state.since:%Y-%m-%d %H:%M:%S} UTC"
-    )
-    for column in ("process", "state", "pid", "ports", "restarts", "log"):
-        table.add_column(column, overflow="fold")
-    for process in state.processes:
-        condition = process.condition if process.alive or process.condition in {"done", "failed"} else "gone"
-        pid = str(process.process.pid) if process.process and process.alive else ""
-        ports = " ".join(str(port) for port in process.ports.values())
-        table.add_row(process.name, condition, pid, ports, str(process.restarts), str(process.log))
-    console.print(table)
-    for name, url in state.urls.items():
-        console.print(f"  {name:12} {url}")
-    if state.error:
-        console.print(f"[red]{state.error}[/]", highlight=False)
-
-
-def main() -> None:
-    """Entry point; an error is told in words, without a trace."""
-    try:
-        app()
-    except (StackError, SettingsError, CodecError) as error:
-        with suppress(BrokenPipeError):
-            print(error, file=sys.stderr)
-        raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()

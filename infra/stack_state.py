@@ -119,6 +119,14 @@ def forget_state(data_dir: Path) -> None:
     (run_folder(data_dir) / "stack.json").unlink(missing_ok=True)
 
 
+def status(data_dir: Path) -> StackState | None:
+    """What runs on that data folder now; None when nothing does and nothing is left over."""
+    state = read_state(data_dir)
+    if state is None or not (state.running or state.leftovers or state.phase == "failed"):
+        return None
+    return state
+
+
 class StackLock:
     """Held by the one supervisor of a data folder, for as long as its process lives."""
 

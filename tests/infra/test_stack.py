@@ -105,7 +105,7 @@ def test_the_commands_speak_json_and_exit_codes(tmp_path):
 
     def command(*words):
         return subprocess.run(
-            [sys.executable, "-m", "infra.stack", *words, "--data-dir", str(folder)],
+            [sys.executable, "-m", "infra.cli", *words, "--data-dir", str(folder)],
             capture_output=True,
             text=True,
             timeout=60,

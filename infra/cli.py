@@ -1,0 +1,191 @@
+"""The operator's commands: `sluice up|down|status` for one machine, `sluice api|worker …|migrate` for each process.
+
+`sluice` finds them through the entry point group `sluice.commands`, since nobody imports infra; without the service installed they
+aren't there. Everything heavy is imported when a command runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+    from infra.stack_state import StackState
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the service.")
+
+_Dev = Annotated[bool, typer.Option("--dev", help="allow what is insecure, and say so loudly")]
+_DataDir = Annotated[Path | None, typer.Option("--data-dir", help="the stack's folder (SLUICE_DATA_DIR)")]
+_Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+class WorkerKind(StrEnum):
+    """The workers of the service."""
+
+    RELEASES = "releases"
+    TRANSFER = "transfer"
+    CUSTODY = "custody"
+
+
+@app.command("up")
+def up_command(dev: _Dev = False, data_dir: _DataDir = None, json: _Json = False) -> None:
+    """Start the whole stack on this machine, in the background; its data survives a restart."""
+    from rich.console import Console
+
+    from infra.stack import up
+
+    with _told():
+        console = Console(stderr=json)
+        settings = _settings(data_dir, dev=dev)
+        if settings.dev:
+            console.print(
+                "[bold yellow]dev mode[/]: keys lie unprotected in the data folder; never for weights that matter"
+            )
+        seen: set[tuple[str, str]] = set()
+
+        def show(state: StackState) -> None:
+            for process in state.processes:
+                key = (process.name, process.condition)
+                if process.condition in {"ready", "done", "restarting"} and key not in seen:
+                    seen.add(key)
+                    console.print(f"  {process.name}: {process.condition} {process.note}")
+
+        _show(up(settings, on_change=show), json=json)
+
+
+@app.command("down")
+def down_command(data_dir: _DataDir = None) -> None:
+    """End the stack on this machine; its data stays."""
+    from infra.stack import down
+
+    with _told():
+        folder = _settings(data_dir).data_dir
+        ended = down(folder)
+        typer.echo(f"ended: {', '.join(ended)}" if ended else f"nothing runs on {folder}")
+
+
+@app.command("status")
+def status_command(data_dir: _DataDir = None, json: _Json = False) -> None:
+    """Show what runs on this machine; exit code 1 when it isn't all ready."""
+    from infra.stack_state import status
+
+    with _told():
+        folder = _settings(data_dir).data_dir
+        state = status(folder)
+        if state is None:
+            typer.echo("null" if json else f"nothing runs on {folder}")
+            raise typer.Exit(1)
+        _show(state, json=json)
+        if not state.ready:
+            raise typer.Exit(1)
+
+
+@app.command("supervise", hidden=True)
+def supervise_command(dev: _Dev = False, data_dir: _DataDir = None) -> None:
+    """Run the stack in the foreground, until Ctrl-C."""
+    from infra.logs import configure_logging
+    from infra.run import leave
+    from infra.stack import supervise
+
+    with _told():
+        settings = _settings(data_dir, dev=dev)
+        configure_logging(
+            level=settings.log_level, style=settings.log_format, dev=settings.dev, process="stack"
+        )
+        asyncio.run(supervise(settings))
+        leave(0)
+
+
+@app.command("api")
+def api_command(dev: _Dev = False) -> None:
+    """Run one API process."""
+    _run("api", dev=dev)
+
+
+@app.command("worker")
+def worker_command(kind: WorkerKind, dev: _Dev = False) -> None:
+    """Run one worker."""
+    _run(f"worker-{kind.value}", dev=dev)
+
+
+@app.command("migrate")
+def migrate_command(dev: _Dev = False) -> None:
+    """Bring the database to the newest schema."""
+    _run("migrate", dev=dev)
+
+
+def _run(role: str, *, dev: bool) -> None:
+    from infra.run import leave
+    from infra.run import main as run
+
+    leave(run([role, *(["--dev"] if dev else [])]))
+
+
+def _settings(data_dir: Path | None, *, dev: bool = False) -> Settings:
+    from infra.settings import load_settings
+
+    return load_settings(data_dir=data_dir, dev=True if dev else None)
+
+
+class _told:  # noqa: N801 - reads as a verb: with _told()
+    """Tells our own errors in words, without a trace, and ends with exit code 1."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        from infra.settings import SettingsError
+        from infra.stack_state import StackError
+
+        expected = (StackError, SettingsError)
+        if error is not None and (isinstance(error, expected) or type(error).__module__ == "infra.codec"):
+            with suppress(BrokenPipeError):
+                typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
+
+
+def _show(state: StackState, *, json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if json:
+        typer.echo(state.model_dump_json(indent=2))
+        return
+    console = Console()
+    table = Table(
+        title=f"{state.phase if state.running else 'not running'}, since {state.since:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    for column in ("process", "state", "pid", "ports", "restarts"):
+        table.add_column(column)
+    for process in state.processes:
+        condition = process.condition if process.alive or process.condition in {"done", "failed"} else "gone"
+        pid = str(process.process.pid) if process.process and process.alive else ""
+        table.add_row(
+            process.name,
+            condition,
+            pid,
+            " ".join(str(port) for port in process.ports.values()),
+            str(process.restarts),
+        )
+    console.print(table)
+    for name, url in state.urls.items():
+        console.print(f"  {name:12} {url}")
+    for folder in {process.log.parent for process in state.processes}:
+        console.print(f"  {'logs':12} {folder}", soft_wrap=True)
+    if state.error:
+        typer.echo(state.error, err=True)
+
+
+def main() -> None:
+    """Entry point of `python -m infra.cli`."""
+    app(prog_name="sluice")
+
+
+if __name__ == "__main__":
+    main()
