@@ -16,6 +16,7 @@ from orchestrator.domain import state as st
 from orchestrator.domain.control import ControlReport
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.state import Clock, ReleaseState
+from orchestrator.domain.values import statement_digest
 
 _CLOSED_INCIDENTS_KEPT = 100
 
@@ -112,7 +113,7 @@ def _signed(state: ReleaseState, e: ev.SignedOff) -> Change:
         expires_at=e.expires_at,
         on_behalf_of=e.on_behalf_of,
         comment=e.comment,
-        signed=e.envelope is not None,
+        statement=statement_digest(e.envelope),
         held_before=state.held.at(e.at).total_seconds(),
     )
     return {"sign_offs": {**state.sign_offs, e.by: record}}

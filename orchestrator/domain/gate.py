@@ -61,6 +61,7 @@ class SignOffView(Frozen):
     expires_at: Instant
     on_behalf_of: Name | None = None
     comment: str | None = None
+    statement: Digest | None = None
 
 
 class WindowView(Frozen):
@@ -274,6 +275,7 @@ def _view(state: ReleaseState, record: SignOffRecord, subject: str, step: Step, 
         expires_at=record.expires_at,
         on_behalf_of=record.on_behalf_of,
         comment=record.comment,
+        statement=record.statement,
     )
 
 

@@ -38,9 +38,9 @@ FORMAT = "sluice.plan/v1"
 PublicKey = Annotated[
     str,
     StringConstraints(
-        pattern=r"^(ssh-ed25519 [A-Za-z0-9+/]{60,80}={0,2}( .{0,100})?|webauthn:[A-Za-z0-9_:=.+/-]{20,2000})$"
+        pattern=r"^(ssh-ed25519|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com) [A-Za-z0-9+/]{60,400}={0,2}( .{0,100})?$"
     ),
-    Field(description="an `ssh-ed25519 …` line, or a registered passkey as `webauthn:…`"),
+    Field(description="an `ssh-ed25519 …` line, or the `sk-…` line of a passkey registered in the console"),
 ]
 Recipient = Annotated[
     str,

@@ -77,7 +77,7 @@ def _references(plan: Plan) -> Iterator[Reason]:
     keys: dict[str, str] = {}
     for name, person in plan.people.items():
         for i, key in enumerate(person.keys):
-            material = key.split(" ")[1] if key.startswith("ssh-") else key
+            material = key.split(" ")[1]
             if keys.get(material, name) != name:
                 yield _broken(
                     7,

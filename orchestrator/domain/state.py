@@ -34,7 +34,12 @@ class RegisteredArtifact(Frozen):
 
 
 class SignOffRecord(Frozen):
-    """One person's standing decision on the next gate. `held_before`: seconds of hold until it was given."""
+    """One person's standing decision on the next gate.
+
+    Attributes:
+        statement: digest of the signed statement, when there is one; a withdrawal names it.
+        held_before: seconds of hold until it was given.
+    """
 
     person: Name
     role: Name
@@ -45,7 +50,7 @@ class SignOffRecord(Frozen):
     expires_at: Instant
     on_behalf_of: Name | None = None
     comment: Text | None = None
-    signed: bool = False
+    statement: Digest | None = None
     held_before: float = 0.0
 
 

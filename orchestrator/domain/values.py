@@ -6,7 +6,10 @@ negative ones are refused. Instants are time-zone aware and kept in UTC. Canonic
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -71,7 +74,9 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^([0-9]{1,9}[wdhms])+$", "examples": ["30d", "2w", "90s"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^([0-9]{1,9}[wdhms])+$", "examples": ["30d", "2w", "90s"]}
+    ),
 ]
 
 
@@ -128,3 +133,14 @@ def digest(value: Any) -> str:
 def digest_bytes(data: bytes) -> str:
     """`sha256:…` over bytes as they are."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def statement_digest(envelope: str | None) -> str | None:
+    """`sha256:…` of the statement inside a DSSE envelope, which names it; None for no envelope or something else.
+
+    Nothing is verified here: a digest is a name, and custody and the API check what it names.
+    """
+    try:
+        return digest_bytes(base64.b64decode(json.loads(envelope or "")["payload"], validate=True))
+    except (ValueError, TypeError, KeyError, binascii.Error):
+        return None
