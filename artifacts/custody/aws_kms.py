@@ -143,7 +143,10 @@ class AwsKms(KeyProvider):
     def describe(self) -> Description:
         """See `KeyProvider.describe`."""
         metadata = self._call("describe_key", KeyId=self._key_id)["KeyMetadata"]
-        usage, spec = metadata.get("KeyUsage"), metadata.get("KeySpec", "SYMMETRIC_DEFAULT")
+        usage, spec = (
+            metadata.get("KeyUsage") or "ENCRYPT_DECRYPT",
+            metadata.get("KeySpec", "SYMMETRIC_DEFAULT"),
+        )
         if usage != "ENCRYPT_DECRYPT" or spec != "SYMMETRIC_DEFAULT":
             raise KeyServiceMisconfigured(
                 f"aws-kms {self._key_id}: is a {spec} key for {usage}; only a symmetric key binds an encryption context"

@@ -141,20 +141,14 @@ class LocalKeyring(KeyProvider):
         }
         if passphrase is not None:
             chosen = (cost or Argon2Cost()).check()
-            header["protection"] = {
-                "kdf": "argon2id",
-                "salt": _b64(secrets.token_bytes(16)),
-                "iterations": chosen.iterations,
-                "lanes": chosen.lanes,
-                "memory_kib": chosen.memory_kib,
-            }
+            header["protection"] = _protection(chosen)
         else:
             _warn(path)
         keyring = cls(path, _master(header, passphrase), header, _Keys(1, {1: secrets.token_bytes(32)}))
         with _locked(path):
             if path.exists():
                 raise KeyringInvalid(f"keyring {path}: something is there already; nothing was changed")
-            keyring._save()
+            keyring._save(keyring._keys, header, keyring._master)
         return keyring
 
     @classmethod
@@ -218,8 +212,9 @@ class LocalKeyring(KeyProvider):
         with self._lock, _locked(self._path):
             self._reload()
             version = self._keys.current + 1
-            self._keys = _Keys(version, {**self._keys.versions, version: secrets.token_bytes(32)})
-            self._save()
+            keys = _Keys(version, {**self._keys.versions, version: secrets.token_bytes(32)})
+            self._save(keys, self._header, self._master)
+            self._keys = keys  # only now: nothing may be wrapped under a key that is not on the disk
             return version
 
     def change_passphrase(self, passphrase: bytes, *, cost: Argon2Cost | None = None) -> None:
@@ -231,18 +226,10 @@ class LocalKeyring(KeyProvider):
         chosen = (cost or Argon2Cost()).check()
         with self._lock, _locked(self._path):
             self._reload()
-            self._header = {
-                **self._header,
-                "protection": {
-                    "kdf": "argon2id",
-                    "salt": _b64(secrets.token_bytes(16)),
-                    "iterations": chosen.iterations,
-                    "lanes": chosen.lanes,
-                    "memory_kib": chosen.memory_kib,
-                },
-            }
-            self._master = _master(self._header, passphrase)
-            self._save()
+            header = {**self._header, "protection": _protection(chosen)}
+            master = _master(header, passphrase)
+            self._save(self._keys, header, master)
+            self._header, self._master = header, master
 
     def describe(self) -> Description:
         """See `KeyProvider.describe`."""
@@ -287,15 +274,13 @@ class LocalKeyring(KeyProvider):
             )
         self._keys = found
 
-    def _save(self) -> None:
-        inside = {str(version): _b64(key) for version, key in self._keys.versions.items()}
-        content = rfc8785.dumps({"current": self._keys.current, "keys": inside})
+    def _save(self, keys: _Keys, header: dict[str, Any], master: bytes | None) -> None:
+        inside = {str(version): _b64(key) for version, key in keys.versions.items()}
+        box = rfc8785.dumps({"current": keys.current, "keys": inside})
         nonce = secrets.token_bytes(12)
-        if self._master is None:
-            box = content
-        else:
-            box = AESGCM(self._master).encrypt(nonce, content, rfc8785.dumps(self._header))
-        document = {**self._header, "nonce": _b64(nonce), "box": _b64(box)}
+        if master is not None:
+            box = AESGCM(master).encrypt(nonce, box, rfc8785.dumps(header))
+        document = {**header, "nonce": _b64(nonce), "box": _b64(box)}
         _write_atomically(self._path, json.dumps(document, indent=1).encode() + b"\n")
 
 
@@ -312,6 +297,16 @@ def _warn(path: Path) -> None:
         InsecureUnprotectedKeyring,
         stacklevel=3,
     )
+
+
+def _protection(cost: Argon2Cost) -> dict[str, Any]:
+    return {
+        "kdf": "argon2id",
+        "salt": _b64(secrets.token_bytes(16)),
+        "iterations": cost.iterations,
+        "lanes": cost.lanes,
+        "memory_kib": cost.memory_kib,
+    }
 
 
 def _wrapping_key(key: bytes, bound: bytes) -> bytes:

@@ -128,7 +128,7 @@ def test_malformed_notes_are_refused(note):
         "\n5\n" + "A" * 43 + "=\n",
         "log\n5\n" + "A" * 43 + "=\n\n",
         "log\n5\n" + "A" * 43 + "=",
-        "log\n٥\n" + "A" * 43 + "=\n",
+        "log\n\u0665\n" + "A" * 43 + "=\n",
     ],
 )
 def test_malformed_checkpoints_are_refused(text):
