@@ -19,12 +19,13 @@ from artifacts.leaks.matching import exact, sketch_tier
 from artifacts.leaks.ranged import AddressPolicy
 from artifacts.leaks.references import ReferenceSet
 from artifacts.leaks.sources import Budget, Ledger
-from artifacts.leaks.suspects.opening import Suspect, open_file
+from artifacts.leaks.suspects.opening import Problem, Suspect, open_file
 from artifacts.leaks.targets import HubOptions, Target, open_target
 from artifacts.leaks.verdict import ArtifactFinding, Outcome, Verdict, strongest
 
 OPAQUE_LIMIT = 0.25
 MAX_HEADERS = 16
+NOTABLE_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _judge(target: Target, run: _Scan) -> None:
     run.findings = exact(target.listed(run.references), run.references)
     if any(f.outcome is Outcome.MATCH for f in run.findings):
         return
-    suspect = Suspect(problems=[])
+    suspect = Suspect()
     unread = _open_headers(target, suspect, run)
     hints = exact(suspect.listed, run.references)
     comparison, stopped = sketch_tier(suspect.matrices(), run.references)
@@ -127,6 +128,8 @@ def _judge(target: Target, run: _Scan) -> None:
     incomplete = [*unread, *stopped]
     if suspect.opaque_share > OPAQUE_LIMIT:
         incomplete.extend(suspect.opaque_reasons())
+    if not incomplete and not suspect.weights:
+        incomplete.append("there is no tensor with weights in it")
     if not incomplete:
         incomplete.extend(_same_size_other_shapes(suspect, found, run.references))
     run.reasons.extend(incomplete)
@@ -158,17 +161,18 @@ def _open_headers(target: Target, suspect: Suspect, run: _Scan) -> list[str]:
         order = run.references.key.order("shards", len(files))[:MAX_HEADERS]
         chosen = [files[int(i)] for i in sorted(order)]
         run.reasons.append(f"{len(chosen)} of {len(files)} files were looked into")
-    problems: list[str] = []
+    read = 0
     for file in chosen:
         try:
             source = file.open()
         except UnreadableError as error:
-            problems.append(f"{file.location}: {error}")
+            suspect.problems.append(Problem(file.listed.size or 0, f"{file.location}: {error}"))
             continue
-        before = len(suspect.problems)
-        open_file(source, suspect)
-        problems.extend(suspect.problems[before:])
-    return problems
+        if open_file(source, suspect):
+            read += source.size
+    # A tokenizer that is no known format says nothing against the weights beside it; a large file does.
+    notable = NOTABLE_SHARE * read
+    return [p.reason for p in suspect.problems if p.size > notable or not read]
 
 
 def _merge(first: Sequence[ArtifactFinding], second: Sequence[ArtifactFinding]) -> list[ArtifactFinding]:

