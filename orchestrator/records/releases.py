@@ -38,6 +38,7 @@ from orchestrator.records.tables import (
     GrantRow,
     IncidentRow,
     ReleaseRow,
+    WaitRow,
     table,
 )
 
@@ -120,12 +121,14 @@ class Filter:
     Attributes:
         name_prefix: how the name begins, in any case; asks for the order `name`.
         holder: releases in which this partner or deployment has, or had, a grant.
+        waiting_for: releases that wait for this person to do something.
     """
 
     status: str | None = None
     stage: str | None = None
     name_prefix: str | None = None
     holder: str | None = None
+    waiting_for: str | None = None
 
 
 Order = Literal["created", "updated", "name"]
@@ -296,6 +299,18 @@ def _state(release: str, seq: int, text: str) -> ReleaseState:
     return state
 
 
+def hold(session: Session, release: str) -> ReleaseState:
+    """The state, and nobody else writes to this release until the transaction ends.
+
+    Raises:
+        NotFound: there is none.
+    """
+    stored = _hold(session, release)
+    if stored is None:
+        raise NotFound(f"there is no release {release}")
+    return _state(release, stored.seq, stored.state)
+
+
 def rebuild(session: Session, release: str, now: datetime) -> ReleaseState:
     """Make a release's read models anew from its leaves in the audit log; the state that comes out.
 
@@ -417,6 +432,10 @@ def list_releases(
     if where.holder is not None:
         statement = statement.where(
             exists().where(col(GrantRow.release) == col(row.id), col(GrantRow.holder) == where.holder)
+        )
+    if where.waiting_for is not None:
+        statement = statement.where(
+            exists().where(col(WaitRow.release) == col(row.id), col(WaitRow.person) == where.waiting_for)
         )
     kind = str if order == "name" else datetime
     key = None if cursor is None else decode_cursor(cursor, order, kind, str)

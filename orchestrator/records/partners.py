@@ -1,0 +1,266 @@
+"""Partners: who they are, the terms that they accepted, and the keys that their envelopes are made for.
+
+A key is an age recipient; it is found by its digest, which plans may pin. Every change is an entry of the audit log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+from sqlmodel import col
+
+from orchestrator.domain.errors import Conflict, NotFound
+from orchestrator.domain.plan import recipient_digest
+from orchestrator.domain.values import Digest, Frozen, Instant, Name
+from orchestrator.records import audit
+from orchestrator.records.database import insert_new
+from orchestrator.records.pages import Page, after, cut, decode_cursor, encode_cursor, page_size
+from orchestrator.records.tables import PartnerKeyRow, PartnerRow, PartnerTermsRow, table
+
+
+class PartnerKey(Frozen):
+    """An age recipient of a partner. `statement`: the signed envelope that it was registered with, if there is one."""
+
+    partner: Name
+    digest: Digest
+    recipient: str
+    statement: str | None
+    added_at: Instant
+    added_by: Name
+    revoked_at: Instant | None
+    revoked_by: Name | None
+
+
+class AcceptedTerms(Frozen):
+    """Terms that a partner accepted, by name or digest."""
+
+    terms: str
+    at: Instant
+    by: Name
+
+
+class Partner(Frozen):
+    """An outside organisation."""
+
+    id: Name
+    name: str
+    active: bool
+    terms: list[AcceptedTerms]
+    keys: list[PartnerKey]
+    created_at: Instant
+    created_by: Name
+
+
+def create(session: Session, partner: str, name: str, *, at: datetime, by: str) -> Partner:
+    """Add a partner.
+
+    Raises:
+        Conflict: there is one of that id.
+    """
+    row = {"id": partner, "name": name, "active": True, "created_at": at, "created_by": by}
+    if not insert_new(session, table(PartnerRow), row):
+        raise Conflict(f"there is a partner {partner} already")
+    _log(session, "partner_added", partner, at, by, name=name)
+    return get(session, partner)
+
+
+def get(session: Session, partner: str) -> Partner:
+    """A partner with terms and keys, revoked ones too.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = session.execute(select(PartnerRow).where(col(PartnerRow.id) == partner)).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"there is no partner {partner}")
+    return _whole(session, [row])[0]
+
+
+def list_partners(session: Session, *, cursor: str | None = None, limit: int = 50) -> Page[Partner]:
+    """Partners by id.
+
+    Raises:
+        Malformed: a cursor of another list, or a limit out of range.
+    """
+    limit = page_size(limit)
+    key = None if cursor is None else decode_cursor(cursor, "partners", str)
+    statement = after(select(PartnerRow), [col(PartnerRow.id)], key, down=False).limit(limit + 1)
+    rows = session.execute(statement).scalars().all()
+    whole = {partner.id: partner for partner in _whole(session, rows)}
+    return cut(rows, limit, lambda row: whole[row.id], lambda row: encode_cursor("partners", row.id))
+
+
+def set_active(session: Session, partner: str, active: bool, *, at: datetime, by: str) -> Partner:
+    """Switch a partner off (no new grant is made for it) or on again.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if get(session, partner).active != active:
+        session.execute(update(table(PartnerRow)).where(col(PartnerRow.id) == partner).values(active=active))
+        _log(session, "partner_activated" if active else "partner_deactivated", partner, at, by)
+    return get(session, partner)
+
+
+def accept_terms(session: Session, partner: str, terms: str, *, at: datetime, by: str) -> Partner:
+    """The partner accepts terms; accepting them again changes nothing.
+
+    Raises:
+        NotFound: there is no such partner.
+    """
+    get(session, partner)
+    row = {"partner": partner, "terms": terms, "at": at, "by": by}
+    if insert_new(session, table(PartnerTermsRow), row):
+        _log(session, "terms_accepted", partner, at, by, terms=terms)
+    return get(session, partner)
+
+
+def add_key(
+    session: Session, partner: str, recipient: str, *, statement: str | None = None, at: datetime, by: str
+) -> PartnerKey:
+    """Add an age recipient. The same one again is the same key; one that was revoked does not come back.
+
+    Raises:
+        NotFound: there is no such partner.
+        Conflict: the key was revoked before, or belongs to another partner.
+    """
+    get(session, partner)
+    digest = recipient_digest(recipient)
+    owner = (
+        session.execute(select(PartnerKeyRow).where(col(PartnerKeyRow.digest) == digest)).scalars().first()
+    )
+    if owner is not None and owner.partner != partner:
+        raise Conflict("that key belongs to another partner; each needs one of its own")
+    if owner is not None and owner.revoked_at is not None:
+        raise Conflict("that key was revoked; make a new one")
+    row = {
+        "partner": partner,
+        "digest": digest,
+        "recipient": recipient,
+        "statement": statement,
+        "added_at": at,
+        "added_by": by,
+    }
+    if owner is None:
+        session.execute(insert(table(PartnerKeyRow)).values(**row))
+        _log(session, "partner_key_added", partner, at, by, key=digest)
+    return _key(session, partner, digest)
+
+
+def revoke_key(session: Session, partner: str, digest: str, *, at: datetime, by: str) -> PartnerKey:
+    """Revoke a key: no envelope is made for it from here on. What it can open already stays readable.
+
+    Raises:
+        NotFound: the partner has no such key.
+    """
+    found = _key(session, partner, digest)
+    if found.revoked_at is None:
+        session.execute(
+            update(table(PartnerKeyRow))
+            .where(col(PartnerKeyRow.partner) == partner, col(PartnerKeyRow.digest) == digest)
+            .values(revoked_at=at, revoked_by=by)
+        )
+        _log(session, "partner_key_revoked", partner, at, by, key=digest)
+    return _key(session, partner, digest)
+
+
+def ready(session: Session, wanted: Mapping[str, str | None]) -> dict[str, PartnerKey]:
+    """Of these partners, those who are active, have a key that is not revoked, and accepted the terms asked for.
+
+    Args:
+        session: any session.
+        wanted: partner → the terms that it has to have accepted (None: none are asked for).
+
+    Returns:
+        Partner → its newest key that is not revoked.
+    """
+    if not wanted:
+        return {}
+    statement = (
+        select(PartnerKeyRow)
+        .join(PartnerRow, col(PartnerRow.id) == col(PartnerKeyRow.partner))
+        .where(
+            col(PartnerRow.id).in_(list(wanted)),
+            col(PartnerRow.active).is_(True),
+            col(PartnerKeyRow.revoked_at).is_(None),
+        )
+        .order_by(col(PartnerKeyRow.added_at), col(PartnerKeyRow.digest))
+    )
+    keys = {row.partner: _key_of(row) for row in session.execute(statement).scalars()}
+    accepted = {
+        (row.partner, row.terms)
+        for row in session.execute(
+            select(PartnerTermsRow).where(col(PartnerTermsRow.partner).in_(list(wanted)))
+        ).scalars()
+    }
+    return {
+        partner: key
+        for partner, key in keys.items()
+        if wanted[partner] is None or (partner, wanted[partner]) in accepted
+    }
+
+
+def _key(session: Session, partner: str, digest: str) -> PartnerKey:
+    statement = select(PartnerKeyRow).where(
+        col(PartnerKeyRow.partner) == partner, col(PartnerKeyRow.digest) == digest
+    )
+    row = session.execute(statement.execution_options(populate_existing=True)).scalar_one_or_none()
+    if row is None:
+        raise NotFound(f"the partner {partner} has no key {digest}")
+    return _key_of(row)
+
+
+def _key_of(row: PartnerKeyRow) -> PartnerKey:
+    return PartnerKey(**{name: getattr(row, name) for name in PartnerKey.model_fields})
+
+
+def _whole(session: Session, rows: Sequence[PartnerRow]) -> list[Partner]:
+    names = [row.id for row in rows]
+    fresh = {"populate_existing": True}
+    keys = (
+        session.execute(
+            select(PartnerKeyRow)
+            .where(col(PartnerKeyRow.partner).in_(names))
+            .order_by(col(PartnerKeyRow.added_at), col(PartnerKeyRow.digest))
+            .execution_options(**fresh)
+        )
+        .scalars()
+        .all()
+    )
+    terms = (
+        session.execute(
+            select(PartnerTermsRow)
+            .where(col(PartnerTermsRow.partner).in_(names))
+            .order_by(col(PartnerTermsRow.at), col(PartnerTermsRow.terms))
+            .execution_options(**fresh)
+        )
+        .scalars()
+        .all()
+    )
+    actives = dict(
+        session.execute(
+            select(col(PartnerRow.id), col(PartnerRow.active)).where(col(PartnerRow.id).in_(names))
+        )
+        .tuples()
+        .all()
+    )
+    return [
+        Partner(
+            id=row.id,
+            name=row.name,
+            active=actives[row.id],
+            terms=[AcceptedTerms(terms=t.terms, at=t.at, by=t.by) for t in terms if t.partner == row.id],
+            keys=[_key_of(key) for key in keys if key.partner == row.id],
+            created_at=row.created_at,
+            created_by=row.created_by,
+        )
+        for row in rows
+    ]
+
+
+def _log(session: Session, action: str, partner: str, at: datetime, by: str, **more: Any) -> None:
+    audit.append(session, "admin", {"action": action, "actor": by, "partner": partner, **more}, at=at)
