@@ -170,9 +170,12 @@ def prepare(settings: Settings) -> None:
     """Make the data folder, and in dev mode what it needs inside. Safe to repeat; nothing existing is changed."""
     settings.for_role(Role.STACK)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if settings.dev and settings.codec_keys_file is None:
-        path = settings.effective_codec_keys_file
-        if path is not None and not path.exists():
+    own = {
+        settings.effective_codec_keys_file: settings.codec_keys_file,
+        settings.effective_document_keys_file: settings.document_keys_file,
+    }
+    for path, given in own.items():
+        if settings.dev and given is None and path is not None and not path.exists():
             write_new_keys(path)
 
 

@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     # --- records
     database_url: str = Field(
         default="",
-        description="`sqlite:////path/file.db` or `postgresql+psycopg://user@host/name?sslmode=verify-full`, without a password. "
+        description="`sqlite:////path/file.db` or `postgresql://user@host/name?sslmode=verify-full`, without a password. "
         "Empty: `records.db` in the data folder.",
     )
     database_password_file: Path | None = Field(
@@ -111,6 +111,12 @@ class Settings(BaseSettings):
     )
     database_pool_size: int = Field(
         default=10, ge=1, le=200, description="Connections a process keeps open to PostgreSQL at most."
+    )
+
+    document_keys_file: Path | None = Field(
+        default=None,
+        description="File with the keys that encrypt evidence texts in the database, in the form of the codec keys. Only the API needs "
+        "it. Dev mode makes one in the data folder.",
     )
 
     # --- the durable engine
@@ -290,8 +296,8 @@ class Settings(BaseSettings):
         if not value:
             return value
         url = urlsplit(value)
-        if url.scheme not in {"sqlite", "postgresql+psycopg"}:
-            raise ValueError(f"the scheme is {url.scheme!r}; use sqlite or postgresql+psycopg")
+        if url.scheme not in {"sqlite", "postgresql", "postgresql+psycopg"}:
+            raise ValueError(f"the scheme is {url.scheme!r}; use sqlite or postgresql")
         if url.password is not None or "password" in parse_qs(url.query):
             raise ValueError(
                 "holds a password; put it in a file and name that in SLUICE_DATABASE_PASSWORD_FILE"
@@ -351,6 +357,11 @@ class Settings(BaseSettings):
     def effective_codec_keys_file(self) -> Path | None:
         """The file of codec keys; in dev mode the one that the stack makes."""
         return self.codec_keys_file or (self.data_dir / "secrets" / "codec.keys" if self.dev else None)
+
+    @property
+    def effective_document_keys_file(self) -> Path | None:
+        """The file of document keys; in dev mode the one that the stack makes."""
+        return self.document_keys_file or (self.data_dir / "secrets" / "document.keys" if self.dev else None)
 
     @property
     def effective_keyring_file(self) -> Path:
@@ -507,9 +518,13 @@ def _insecure_database(settings: Settings) -> list[str]:
 
 
 def _insecure_api(settings: Settings) -> list[str]:
-    if is_loopback(settings.api_host):
-        return []
     reasons = []
+    if settings.document_keys_file is None:
+        reasons.append(
+            "SLUICE_DOCUMENT_KEYS_FILE is not set: evidence texts in the database would be in clear"
+        )
+    if is_loopback(settings.api_host):
+        return reasons
     if not settings.api_trusted_proxies:
         reasons.append(
             f"SLUICE_API_HOST is {settings.api_host}: without TLS proxies in SLUICE_API_TRUSTED_PROXIES tokens would travel in clear"

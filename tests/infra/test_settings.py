@@ -29,7 +29,12 @@ def production(tmp_path, **more):
     keys.write_text("x")
     passphrase = tmp_path / "passphrase"
     passphrase.write_text("correct horse")
-    values = {"data_dir": tmp_path, "codec_keys_file": keys, "keyring_passphrase_file": passphrase}
+    values = {
+        "data_dir": tmp_path,
+        "codec_keys_file": keys,
+        "document_keys_file": keys,
+        "keyring_passphrase_file": passphrase,
+    }
     return Settings(**(values | more))
 
 
@@ -113,6 +118,7 @@ def test_safe_settings_start_every_role(tmp_path, role):
     ("role", "change", "reason"),
     [
         (Role.API, {"codec_keys_file": None}, "payloads in Temporal would be in clear"),
+        (Role.API, {"document_keys_file": None}, "evidence texts in the database would be in clear"),
         (Role.CUSTODY, {"keyring_passphrase_file": None}, "the local keyring is unprotected"),
         (Role.API, {"api_host": "0.0.0.0"}, "SLUICE_API_TRUSTED_PROXIES"),
         (Role.API, {"api_host": "0.0.0.0", "api_trusted_proxies": ("10.0.0.0/8",)}, "SLUICE_API_PUBLIC_URL"),
