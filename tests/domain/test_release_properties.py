@@ -134,7 +134,7 @@ class Oracle:
                 case ev.AccessReported():
                     working = event.working
                 case ev.Aborted():
-                    grants = {}
+                    grants, step = {}, None
             if following is None or step is None:
                 continue
             here = [g for g in grants.values() if g.step == step.step]
