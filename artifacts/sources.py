@@ -179,20 +179,23 @@ class UrlBlob:
         if length == 0:
             return b""
         buffer = bytearray()
-        for attempt in range(_ATTEMPTS):
+        failures = 0
+        while True:
+            before = len(buffer)
             try:
-                self._get(start + len(buffer), length - len(buffer), buffer)
+                self._get(start + before, length - before, buffer)
                 return bytes(buffer)
-            except StoreUnavailable:
-                if attempt == _ATTEMPTS - 1:
+            except (StoreUnavailable, httpx.HTTPError) as error:
+                # A connection that brings something before it is cut is slow, not gone.
+                failures = 1 if len(buffer) > before else failures + 1
+                if failures < _ATTEMPTS:
+                    time.sleep(min(4.0, 0.1 * 4 ** (failures - 1)))
+                    continue
+                if isinstance(error, StoreUnavailable):
                     raise
-            except httpx.HTTPError as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise StoreUnavailable(
-                        f"{self._label}: connection failed {_ATTEMPTS} times ({type(error).__name__}); try again later"
-                    ) from None
-            time.sleep(min(4.0, 0.1 * 4**attempt))
-        raise AssertionError("unreachable")
+                raise StoreUnavailable(
+                    f"{self._label}: connection failed {_ATTEMPTS} times ({type(error).__name__}); try again later"
+                ) from None
 
     def _get(self, start: int, length: int, into: bytearray) -> None:
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
