@@ -185,7 +185,7 @@ def record_access(
 
 
 def _hold_head(session: Session) -> merkle.CompactTree:
-    statement = select(AuditHeadRow.frontier).where(col(AuditHeadRow.id) == _HEAD).with_for_update()
+    statement = select(col(AuditHeadRow.frontier)).where(col(AuditHeadRow.id) == _HEAD).with_for_update()
     return merkle.CompactTree.from_bytes(bytes(session.execute(statement).scalar_one()))
 
 
@@ -194,7 +194,7 @@ def _hold_head(session: Session) -> merkle.CompactTree:
 
 def head(session: Session) -> merkle.CompactTree:
     """Size and frontier of the whole tree."""
-    statement = select(AuditHeadRow.frontier).where(col(AuditHeadRow.id) == _HEAD)
+    statement = select(col(AuditHeadRow.frontier)).where(col(AuditHeadRow.id) == _HEAD)
     return merkle.CompactTree.from_bytes(bytes(session.execute(statement).scalar_one()))
 
 
@@ -242,9 +242,9 @@ def node_reader(session: Session) -> merkle.NodeReader:
 
     def read(level: int, index: int) -> bytes:
         if level == 0:
-            statement = select(AuditLeafRow.hash).where(col(AuditLeafRow.index) == index)
+            statement = select(col(AuditLeafRow.hash)).where(col(AuditLeafRow.index) == index)
         else:
-            statement = select(AuditNodeRow.hash).where(
+            statement = select(col(AuditNodeRow.hash)).where(
                 and_(col(AuditNodeRow.level) == level, col(AuditNodeRow.index) == index)
             )
         found = session.execute(statement).scalar_one_or_none()

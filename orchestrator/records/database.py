@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from orchestrator.domain.errors import Malformed, Unavailable
 
 BUSY_TIMEOUT_MS = 15_000
-_WRITE = "sluice_write"
+WRITE_OPTION = "sluice_write"
 
 
 def connect(url: str, *, password: str | None = None, pool_size: int = 10) -> Engine:
@@ -100,7 +100,7 @@ def _sqlite_pragmas(connection: Any, _record: Any) -> None:
 
 
 def _sqlite_begin(connection: Connection) -> None:
-    write = connection.get_execution_options().get(_WRITE, False)
+    write = connection.get_execution_options().get(WRITE_OPTION, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
@@ -114,7 +114,7 @@ def reading(engine: Engine) -> Iterator[Session]:
     options: dict[str, Any] = {}
     if engine.dialect.name == "postgresql":
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with _told(), Session(engine, autoflush=False, expire_on_commit=False) as session:
+    with told(), Session(engine, autoflush=False, expire_on_commit=False) as session:
         session.connection(execution_options=options)
         yield session
 
@@ -126,8 +126,8 @@ def writing(engine: Engine) -> Iterator[Session]:
     Raises:
         Unavailable: the database does not answer, or others held what was needed for too long.
     """
-    with _told(), Session(engine, autoflush=False, expire_on_commit=False) as session:
-        session.connection(execution_options={_WRITE: True})
+    with told(), Session(engine, autoflush=False, expire_on_commit=False) as session:
+        session.connection(execution_options={WRITE_OPTION: True})
         yield session
         session.commit()
 
@@ -143,7 +143,7 @@ def ping(engine: Engine) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """The database's failures as an error of the rules, without statement or values."""
     try:
         yield

@@ -39,6 +39,12 @@ def get(session: Session, release: str, grant: str) -> ReleaseGrant:
     return _of(row)
 
 
+def names_holder(session: Session, release: str, holder: str) -> bool:
+    """Whether a grant of this release names, or named, this holder: what a partner may know of rests on it."""
+    statement = select(col(GrantRow.id)).where(col(GrantRow.release) == release, col(GrantRow.holder) == holder)
+    return session.execute(statement.limit(1)).first() is not None
+
+
 def of_release(session: Session, release: str, *, live: bool | None = None) -> list[ReleaseGrant]:
     """Grants of a release, in the order in which they were made."""
     statement = select(GrantRow).where(col(GrantRow.release) == release)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, tuple_
+from sqlalchemy import Select, SQLColumnExpression, tuple_
 
 from orchestrator.domain.errors import Malformed
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
+Statement = TypeVar("Statement", bound=Select[*tuple[Any, ...]])
 
 LARGEST = 200
 _LONGEST_CURSOR = 2_000
@@ -41,7 +42,7 @@ def encode_cursor(order: str, *key: str | int | datetime) -> str:
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def decode_cursor(cursor: str, order: str, *kinds: type) -> list[Any]:
+def decode_cursor(cursor: str, order: str, *kinds: type[Any]) -> list[Any]:
     """The key in a cursor, of these kinds (`str`, `int`, `datetime`).
 
     Raises:
@@ -59,7 +60,7 @@ def decode_cursor(cursor: str, order: str, *kinds: type) -> list[Any]:
         raise refused from None
 
 
-def _value(item: Any, kind: type) -> Any:
+def _value(item: Any, kind: type[Any]) -> Any:
     if kind is datetime:
         instant = datetime.fromisoformat(item)
         if instant.tzinfo is None:
@@ -84,8 +85,12 @@ def page_size(limit: int) -> int:
 
 
 def after(
-    statement: Select[Any], columns: Sequence[ColumnElement[Any]], key: Sequence[Any] | None, *, down: bool
-) -> Select[Any]:
+    statement: Statement,
+    columns: Sequence[SQLColumnExpression[Any]],
+    key: Sequence[Any] | None,
+    *,
+    down: bool,
+) -> Statement:
     """`statement` in the order of `columns` (all downwards or all upwards), behind `key`."""
     if key is not None:
         here = tuple_(*columns)

@@ -62,17 +62,17 @@ BIG = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def _key(**more: Any) -> Any:
-    return Field(primary_key=True, sa_type=ORDERED, **more)  # type: ignore[call-overload]
+    return Field(primary_key=True, sa_type=ORDERED, **more)
 
 
 def _number(**more: Any) -> Any:
     if more.get("primary_key"):
         more["sa_column_kwargs"] = {"autoincrement": False}
-    return Field(sa_type=BIG, **more)  # type: ignore[call-overload]
+    return Field(sa_type=BIG, **more)
 
 
 def _ordered(**more: Any) -> Any:
-    return Field(sa_type=ORDERED, **more)  # type: ignore[call-overload]
+    return Field(sa_type=ORDERED, **more)
 
 
 def _text(**more: Any) -> Any:
