@@ -45,7 +45,7 @@ def open_repository(
         raise UnreadableError(f"{shown(target)}: not of the form hf:owner/name[@revision]")
     kind, repository, revision = _KINDS[match[1]], match[2], match[3] or "main"
     # The listing goes through the Hub's own client; its endpoint is checked like any suspect's host.
-    client = GuardedClient(addresses)
+    client = GuardedClient(addresses, budget.max_wait)
     _check_endpoint(hub.endpoint, addresses)
     commit, rows, more = _list(kind, repository, revision, hub, budget, max_files)
     label = f"hf:{_PREFIX[kind]}{repository}@{commit}"

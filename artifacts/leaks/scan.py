@@ -36,12 +36,14 @@ class ScanLimits:
         max_bytes: received, headers included (issue default: 8 MiB).
         max_requests: range requests and listings.
         max_seconds: on the clock, slow answers included.
+        max_wait: seconds of silence after which a host has failed.
         max_files: entries of a repository's or folder's listing that are looked at.
     """
 
     max_bytes: int = 8 << 20
     max_requests: int = 400
     max_seconds: float = 60.0
+    max_wait: float = 10.0
     max_files: int = 20_000
 
 
@@ -77,7 +79,7 @@ def scan(
         The verdict. Bad suspects and failing hosts do not raise: they are `inconclusive` with the reason.
     """
     limits = limits or ScanLimits()
-    budget = Budget(limits.max_bytes, limits.max_requests, limits.max_seconds)
+    budget = Budget(limits.max_bytes, limits.max_requests, limits.max_seconds, limits.max_wait)
     run = _Scan(references, budget, Ledger(now=now))
     started, clock = now(), time.monotonic()
     opened: Target | None = None

@@ -45,11 +45,12 @@ class Access:
 
 @dataclass
 class Budget:
-    """What one scan may spend: bytes received, requests made, seconds on the clock. Thread-safe."""
+    """What one scan may spend: bytes received, requests made, seconds on the clock, and per silence. Thread-safe."""
 
     max_bytes: int = DEFAULT_BUDGET_BYTES
     max_requests: int = 400
     max_seconds: float = 60.0
+    max_wait: float = 10.0
     clock: Callable[[], float] = time.monotonic
     bytes_used: int = 0
     requests_used: int = 0

@@ -140,7 +140,7 @@ def open_target(
 
 
 def _open_url(url: str, budget: Budget, ledger: Ledger, addresses: AddressPolicy) -> Target:
-    client = GuardedClient(addresses)
+    client = GuardedClient(addresses, budget.max_wait)
     label = public_url(url)
     try:
         source = HttpSource(url, client, budget, ledger)
