@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format up down status lock clean
+.PHONY: help install demo test check format up down status lock clean bench-log
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ format: $(STAMP) ## let ruff format and fix
 
 test: $(STAMP) ## every test (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest
+
+bench-log: $(STAMP) ## audit log: append rate up to 1 000 000 entries, proofs, verification rate
+	$(BIN)/python -m infra.bench.log
 
 lock: $(STAMP) ## resolve the dependencies anew and pin them with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
