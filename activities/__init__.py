@@ -1,1 +1,1 @@
-"""One module per outside world, dependencies injected."""
+"""One module per outside world, dependencies injected; `errors` says what Temporal is told when something fails."""

@@ -41,7 +41,9 @@ def get(session: Session, release: str, grant: str) -> ReleaseGrant:
 
 def names_holder(session: Session, release: str, holder: str) -> bool:
     """Whether a grant of this release names, or named, this holder: what a partner may know of rests on it."""
-    statement = select(col(GrantRow.id)).where(col(GrantRow.release) == release, col(GrantRow.holder) == holder)
+    statement = select(col(GrantRow.id)).where(
+        col(GrantRow.release) == release, col(GrantRow.holder) == holder
+    )
     return session.execute(statement.limit(1)).first() is not None
 
 

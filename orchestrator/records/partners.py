@@ -5,7 +5,7 @@ A key is an age recipient; it is found by its digest, which plans may pin. Every
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -168,40 +168,10 @@ def revoke_key(session: Session, partner: str, digest: str, *, at: datetime, by:
     return _key(session, partner, digest)
 
 
-def ready(session: Session, wanted: Mapping[str, str | None]) -> dict[str, PartnerKey]:
-    """Of these partners, those who are active, have a key that is not revoked, and accepted the terms asked for.
-
-    Args:
-        session: any session.
-        wanted: partner → the terms that it has to have accepted (None: none are asked for).
-
-    Returns:
-        Partner → its newest key that is not revoked.
-    """
-    if not wanted:
-        return {}
-    statement = (
-        select(PartnerKeyRow)
-        .join(PartnerRow, col(PartnerRow.id) == col(PartnerKeyRow.partner))
-        .where(
-            col(PartnerRow.id).in_(list(wanted)),
-            col(PartnerRow.active).is_(True),
-            col(PartnerKeyRow.revoked_at).is_(None),
-        )
-        .order_by(col(PartnerKeyRow.added_at), col(PartnerKeyRow.digest))
-    )
-    keys = {row.partner: _key_of(row) for row in session.execute(statement).scalars()}
-    accepted = {
-        (row.partner, row.terms)
-        for row in session.execute(
-            select(PartnerTermsRow).where(col(PartnerTermsRow.partner).in_(list(wanted)))
-        ).scalars()
-    }
-    return {
-        partner: key
-        for partner, key in keys.items()
-        if wanted[partner] is None or (partner, wanted[partner]) in accepted
-    }
+def standing(session: Session, partners: Sequence[str]) -> dict[str, Partner]:
+    """Those of these partners that are known, by id, with terms and keys (oldest first, revoked ones too)."""
+    rows = session.execute(select(PartnerRow).where(col(PartnerRow.id).in_(list(partners)))).scalars().all()
+    return {partner.id: partner for partner in _whole(session, rows)}
 
 
 def _key(session: Session, partner: str, digest: str) -> PartnerKey:
