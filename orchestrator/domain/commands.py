@@ -228,6 +228,7 @@ class CloseReview(Command):
     type: Literal["close_review"] = "close_review"
     review: Name
     outcome: Text
+    envelope: Envelope | None = None
 
 
 class Revoke(Command):

@@ -96,7 +96,9 @@ def planned_grants(
         )
     for name in state.plan.audience_partners(step):
         pinned = state.plan.partners[name].recipient
-        recipient_of = recipient_digest(pinned) if pinned is not None else recipients.get(name)
+        recipient_of = recipient_digest(pinned) if pinned is not None else None
+        if recipient_of is None and state.plan.partner_keys == "registered":
+            recipient_of = recipients.get(name)
         if not keyed:
             made.append(grant(name, "partner", "access", step.component_names, None))
         elif recipient_of is not None:

@@ -19,6 +19,7 @@ from orchestrator.domain.deciding import (
     require_in_plan,
     require_next,
     require_permission,
+    require_signed,
     short_id,
 )
 from orchestrator.domain.errors import Conflict, NotFound, NotPermitted, PlanRefused, Reason
@@ -166,7 +167,7 @@ def resume(state: ReleaseState, command: cmd.Resume, now: datetime) -> list[ev.A
     """Lift the holds that stand now, by a quorum. A hold placed later stands."""
     if not state.holds:
         raise Conflict("nothing is on hold")
-    return _propose(state, command, "resume", {"holds": sorted(state.holds)}, now, command.envelope)
+    return _propose(state, command, *payload_of(state, command), now, command.envelope)
 
 
 def shorten_window(state: ReleaseState, command: cmd.ShortenWindow, now: datetime) -> list[ev.AnyEvent]:
@@ -176,8 +177,7 @@ def shorten_window(state: ReleaseState, command: cmd.ShortenWindow, now: datetim
         raise Conflict(
             "that is no shorter than what is asked now", [Reason("longer", "extend it instead", "to")]
         )
-    payload = {"step": step.name, "to": command.model_dump(mode="json")["to"]}
-    return _propose(state, command, "shorten_window", payload, now, command.envelope)
+    return _propose(state, command, *payload_of(state, command), now, command.envelope)
 
 
 def close_incident(state: ReleaseState, command: cmd.CloseIncident, now: datetime) -> list[ev.AnyEvent]:
@@ -186,14 +186,17 @@ def close_incident(state: ReleaseState, command: cmd.CloseIncident, now: datetim
     if incident.severity is not Severity.SEVERE:
         require_permission(command.actor, Permission.INCIDENT_CLOSE)
         require_in_plan(state, command.actor)
-        head = header(state, command, now)
+        require_signed(state, command.actor.id, command.envelope)
         return [
             ev.IncidentClosed(
-                **head, incident=incident.id, outcome=command.outcome, people=[command.actor.id]
+                **header(state, command, now),
+                incident=incident.id,
+                outcome=command.outcome,
+                people=[command.actor.id],
+                envelope=command.envelope,
             )
         ]
-    payload = {"incident": incident.id, "outcome": command.outcome}
-    return _propose(state, command, "close_incident", payload, now, command.envelope)
+    return _propose(state, command, *payload_of(state, command), now, command.envelope)
 
 
 def amend(state: ReleaseState, command: cmd.AmendPlan, now: datetime) -> list[ev.AnyEvent]:
@@ -202,8 +205,7 @@ def amend(state: ReleaseState, command: cmd.AmendPlan, now: datetime) -> list[ev
     if plan.digest == state.plan_digest:
         raise Conflict("that is the plan that holds already")
     _require_amendable(state, plan)
-    payload = {"plan_digest": plan.digest, "plan": plan.model_dump(mode="json"), "reason": command.reason}
-    return _propose(state, command, "amend", payload, now, command.envelope)
+    return _propose(state, command, *payload_of(state, command), now, command.envelope)
 
 
 def _require_amendable(state: ReleaseState, plan: Plan) -> None:
@@ -223,7 +225,7 @@ def _require_amendable(state: ReleaseState, plan: Plan) -> None:
 
 def break_glass(state: ReleaseState, command: cmd.BreakGlass, now: datetime) -> list[ev.AnyEvent]:
     """Lift waivable conditions of the next gate, by a quorum; never a person's decision, a hold or an incident."""
-    step = require_next(state, command.step)
+    require_next(state, command.step)
     never = sorted(set(command.waives) - WAIVABLE)
     if never:
         told = ", ".join(sorted(WAIVABLE))
@@ -231,13 +233,7 @@ def break_glass(state: ReleaseState, command: cmd.BreakGlass, now: datetime) -> 
             "not to be lifted by break-glass: " + ", ".join(never),
             [Reason("waives", f"only: {told}", "waives")],
         )
-    payload = {
-        "step": step.name,
-        "attempt": state.attempt,
-        "waives": sorted(set(command.waives)),
-        "reason": command.reason,
-    }
-    return _propose(state, command, "break_glass", payload, now, command.envelope)
+    return _propose(state, command, *payload_of(state, command), now, command.envelope)
 
 
 def close_review(state: ReleaseState, command: cmd.CloseReview, now: datetime) -> list[ev.AnyEvent]:
@@ -249,7 +245,44 @@ def close_review(state: ReleaseState, command: cmd.CloseReview, now: datetime) -
         raise NotFound(f"there is no open review {command.review}")
     if command.actor.id in review.people:
         raise NotPermitted(f"{command.actor.id} broke the glass; somebody else closes its review")
-    return [ev.ReviewClosed(**header(state, command, now), review=review.id, outcome=command.outcome)]
+    require_signed(state, command.actor.id, command.envelope)
+    head = header(state, command, now)
+    return [ev.ReviewClosed(**head, review=review.id, outcome=command.outcome, envelope=command.envelope)]
+
+
+def payload_of(state: ReleaseState, command: Command) -> tuple[Action, dict[str, Any]]:
+    """What a dear command proposes: the action and its payload, whose canonical digest people sign.
+
+    Raises:
+        Conflict: the command proposes nothing.
+    """
+    match command:
+        case cmd.Resume():
+            return "resume", {"holds": sorted(state.holds)}
+        case cmd.ShortenWindow():
+            return "shorten_window", {"step": command.step, "to": command.model_dump(mode="json")["to"]}
+        case cmd.CloseIncident():
+            return "close_incident", {"incident": command.incident, "outcome": command.outcome}
+        case cmd.AmendPlan():
+            plan = command.plan
+            return "amend", {
+                "plan_digest": plan.digest,
+                "plan": plan.model_dump(mode="json"),
+                "reason": command.reason,
+            }
+        case cmd.BreakGlass():
+            waives = sorted(set(command.waives))
+            return "break_glass", {
+                "step": command.step,
+                "attempt": state.attempt,
+                "waives": waives,
+                "reason": command.reason,
+            }
+        case cmd.Endorse() if command.proposal in state.proposals:
+            proposal = state.proposals[command.proposal]
+            return proposal.action, proposal.payload
+        case _:
+            raise Conflict("this command proposes nothing that a quorum decides")
 
 
 def endorse(state: ReleaseState, command: cmd.Endorse, now: datetime) -> list[ev.AnyEvent]:
@@ -276,11 +309,7 @@ def _propose(
     named = state.plan.people[person]
     if quorum.roles and not set(named.roles) & set(quorum.roles):
         raise NotPermitted(f"the quorum of {action} is made of: {', '.join(quorum.roles)}")
-    if named.keys and envelope is None:
-        raise NotPermitted(
-            f"the plan pins keys of {person}: only a signed decision counts",
-            [Reason("unsigned", "sign it with `sluice`", "envelope")],
-        )
+    require_signed(state, person, envelope)
     head = header(state, command, now)
     payload_digest = digest(payload)
     proposal = next(

@@ -12,6 +12,7 @@ from orchestrator.domain.deciding import (
     require_in_plan,
     require_next,
     require_permission,
+    require_signed,
     require_step,
     short_id,
 )
@@ -154,11 +155,7 @@ def sign_off(state: ReleaseState, command: cmd.SignOff, now: datetime) -> list[e
         raise Malformed(
             "the sign-off has expired already", [Reason("expired", "give a later expiry", "expires_at")]
         )
-    if state.plan.people[person].keys and command.envelope is None:
-        raise NotPermitted(
-            f"the plan pins keys of {person}: only a signed sign-off counts",
-            [Reason("unsigned", "sign with `sluice sign`, or with a passkey in the console", "envelope")],
-        )
+    require_signed(state, person, command.envelope)
     subject = gate_subject(state, step).digest
     if command.subject != subject:
         raise GateChanged(
@@ -223,8 +220,11 @@ def withdraw(state: ReleaseState, command: cmd.WithdrawSignOff, now: datetime) -
     """Take one's own sign-off back until the step is entered."""
     require_permission(command.actor, Permission.GATE_SIGN)
     require_next(state, command.step)
-    if command.actor.id not in state.sign_offs:
+    standing = state.sign_offs.get(command.actor.id)
+    if standing is None:
         raise Conflict(f"{command.actor.id} has no standing sign-off on the gate of `{command.step}`")
+    if standing.decision == "reject":
+        require_signed(state, command.actor.id, command.envelope)
     return [
         ev.SignOffWithdrawn(
             **header(state, command, now),
@@ -240,6 +240,7 @@ def delegate(state: ReleaseState, command: cmd.Delegate, now: datetime) -> list[
     """Let somebody else sign in one of one's roles; never somebody who counts already."""
     require_permission(command.actor, Permission.GATE_SIGN)
     require_in_plan(state, command.actor)
+    require_signed(state, command.actor.id, command.envelope)
     giver = state.plan.people[command.actor.id]
     reasons = []
     if command.role not in giver.roles:

@@ -83,3 +83,13 @@ def require_components(state: ReleaseState, names: list[str], path: str = "compo
     ]
     if unknown:
         raise Malformed("the command names components that the plan does not have", unknown)
+
+
+def require_signed(state: ReleaseState, person: str, envelope: str | None) -> None:
+    """Raise `NotPermitted` unless the decision is signed, where the plan pins keys of the person."""
+    named = state.plan.people.get(person)
+    if named is not None and named.keys and envelope is None:
+        raise NotPermitted(
+            f"the plan pins keys of {person}: only a signed decision counts",
+            [Reason("unsigned", "sign with `sluice`, or with a passkey in the console", "envelope")],
+        )

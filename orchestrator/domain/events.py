@@ -186,6 +186,7 @@ class IncidentClosed(Event):
     incident: Name
     outcome: Text
     people: list[Name]
+    envelope: Envelope | None = None
 
 
 class KeysRotationAsked(Event):
@@ -225,6 +226,7 @@ class ReviewClosed(Event):
     type: Literal["review_closed"] = "review_closed"
     review: Name
     outcome: Text
+    envelope: Envelope | None = None
 
 
 class EntryBegan(Event):

@@ -241,6 +241,10 @@ class Plan(Frozen):
     deployments: dict[Name, Deployment] = Field(default_factory=dict, max_length=200)
     quorums: Quorums = Quorums()
     responses: dict[Severity, list[ResponseAction]] = Field(default_factory=lambda: dict(_RESPONSES))
+    partner_keys: Literal["pinned", "registered"] = Field(
+        default="pinned",
+        description="`pinned`: only recipients that this plan pins get envelopes; `registered`: also those that partners registered, which trusts the service's records",
+    )
     hub_drift: Literal["repair", "raise"] = "raise"
     steps: Annotated[list[Step], Field(min_length=1, max_length=100)]
 

@@ -12,11 +12,12 @@ from pydantic import Field
 from orchestrator.domain import commands as cmd
 from orchestrator.domain import events as ev
 from orchestrator.domain.decide import apply, decide
+from orchestrator.domain.decide_caution import payload_of
 from orchestrator.domain.errors import SluiceError
 from orchestrator.domain.gate import Verdict, verdict
 from orchestrator.domain.stage import audience_words
 from orchestrator.domain.state import ReleaseState
-from orchestrator.domain.values import Frozen, format_duration
+from orchestrator.domain.values import Digest, Frozen, digest, format_duration
 
 
 class PreviewReason(Frozen):
@@ -25,6 +26,13 @@ class PreviewReason(Frozen):
     code: str
     message: str
     path: str | None = None
+
+
+class ToSign(Frozen):
+    """What a person signs who stands behind a dear command: the proposal's action and the digest of its payload."""
+
+    action: str
+    payload_digest: Digest
 
 
 class Preview(Frozen):
@@ -44,16 +52,19 @@ class Preview(Frozen):
     irreversible: bool = False
     events: list[str] = Field(default_factory=list)
     verdict: Verdict | None = None
+    to_sign: ToSign | None = None
 
 
 def preview(state: ReleaseState, command: cmd.AnyCommand, now: datetime) -> Preview:
     """What `command` would do to `state` at `now`."""
+    signing = _to_sign(state, command)
+    unsigned = command.model_copy(update={"envelope": "unsigned"}) if _may_be_signed(command) else command
     try:
-        events = decide(state, command, now)
+        events = decide(state, unsigned, now)
     except SluiceError as error:
         reasons = [PreviewReason(code=r.code, message=r.message, path=r.path) for r in error.reasons]
         reasons = reasons or [PreviewReason(code=error.code, message=error.detail)]
-        return Preview(accepted=False, refused_as=error.code, reasons=reasons)
+        return Preview(accepted=False, refused_as=error.code, reasons=reasons, to_sign=signing)
     after = apply(state, events)
     words = [text for event in events for text in _words(state, event)]
     step = after.next_step
@@ -70,7 +81,25 @@ def preview(state: ReleaseState, command: cmd.AnyCommand, now: datetime) -> Prev
         irreversible=irreversible,
         events=[event.type for event in events],
         verdict=found,
+        to_sign=signing,
     )
+
+
+def _may_be_signed(command: cmd.AnyCommand) -> bool:
+    """Whether only the signature is still missing: a preview comes before signing."""
+    return (
+        "envelope" in type(command).model_fields
+        and getattr(command, "envelope", None) is None
+        and not isinstance(command, cmd.MakeGrant)
+    )
+
+
+def _to_sign(state: ReleaseState, command: cmd.AnyCommand) -> ToSign | None:
+    try:
+        action, payload = payload_of(state, command)
+    except SluiceError:
+        return None
+    return ToSign(action=action, payload_digest=digest(payload))
 
 
 def entering_words(state: ReleaseState, step_name: str) -> list[str]:

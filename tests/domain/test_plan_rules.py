@@ -655,7 +655,7 @@ def test_the_digest_of_a_plan_is_frozen():
     assert Plan.model_validate(value).digest == FROZEN
 
 
-FROZEN = "sha256:cfbc6526fd05e73bb5bafed762e398aa5112fb1acd7dde13e99b830eb0dad08e"
+FROZEN = "sha256:8b176d014a67d1767e85efd3d2ee183c65be94c0c0020f509dce1c3f391c870d"
 
 # --- opening hours -----------------------------------------------------------------------------------------------------
 

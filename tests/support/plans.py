@@ -44,6 +44,7 @@ def five_stages(**changes: Any) -> dict[str, Any]:
         },
         "partners": {"uni": {"name": "University", "recipient": RECIPIENT}, "ngo": {"name": "NGO"}},
         "partner_groups": {"research": {"partners": ["uni", "ngo"]}},
+        "partner_keys": "registered",
         "deployments": {"platform": {"recipient": "sha256:" + "e" * 64}},
         "steps": [
             {
