@@ -15,7 +15,7 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -37,10 +37,10 @@ from artifacts.stores.base import (
     check_shape,
     valid_key,
 )
-from artifacts.stores.hub_calls import HeadMoved, HubCalls, default_spool
+from artifacts.stores.hub_calls import HubCalls, ListOfOperations, default_spool
 from artifacts.stores.hub_reads import HubReader
 from artifacts.stores.hub_staging import Staging
-from artifacts.stores.retry import Again, RetryPolicy
+from artifacts.stores.retry import RetryPolicy
 from artifacts.stores.tree import Tree
 
 FILES_PER_COMMIT = 100
@@ -49,7 +49,6 @@ FILES_PER_COMMIT = 100
 # Inside the class the name `list` is the method; these stand for the built-in one.
 ListOfFiles = list[RepoFile]
 ListOfKeys = list[str]
-ListOfOperations = list[CommitOperationAdd | CommitOperationDelete]
 
 _FOREIGN = (".gitattributes", "README.md")
 
@@ -187,7 +186,7 @@ class HubStore:
     def delete(self, key: str) -> None:
         """See `Store.delete`. The repository's history keeps the object; only `main` loses it."""
         valid_key(key)
-        self._commit_with(f"Remove {key}", lambda head: self._deletion(key, head))
+        self.calls.commit(self._revision, f"Remove {key}", lambda head: self._deletion(key, head))
         self._seen.forget(key)
 
     def presign(self, key: str, expires_s: int) -> str | None:
@@ -268,40 +267,22 @@ class HubStore:
                     raise ObjectExists(f"{self.uri}: {key}: holds other bytes; nothing was overwritten")
             return [self._addition(key, body) for key, body in objects.items() if key not in there]
 
-        self._commit_with(message, additions)
+        self.calls.commit(self._revision, message, additions)
+
+    def put_files(self, files: Mapping[str, Path], message: str) -> dict[str, ObjectInfo]:
+        """Create an object of each file, straight from where it lies: what is public already needs no spool.
+
+        Raises:
+            ObjectExists: one of the keys holds other bytes.
+        """
+        waiting = list(files.items())
+        for key in files:
+            valid_key(key)
+        for at in range(0, len(waiting), FILES_PER_COMMIT):
+            self.commit(dict(waiting[at : at + FILES_PER_COMMIT]), message)
+        return {key: self.known(key) for key in files}
 
     # -- inside -----------------------------------------------------------------------------------------------------
-
-    def _commit_with(self, message: str, operations: Callable[[str], ListOfOperations]) -> None:
-        """Commit on top of the head that `operations` was made for; a lost answer shows at the next look."""
-
-        def attempt() -> None:
-            head = self.calls.once(self.uri, self._head)
-            with contextlib.ExitStack() as files:
-                todo = operations(head)
-                for item in todo:
-                    if isinstance(item, CommitOperationAdd) and isinstance(item.path_or_fileobj, io.IOBase):
-                        files.callback(item.path_or_fileobj.close)
-                if not todo:
-                    return
-                try:
-                    self.calls.once(
-                        self.uri,
-                        lambda: self.calls.api.create_commit(
-                            self.repo_id,
-                            todo,
-                            commit_message=message,
-                            revision=self._revision,
-                            parent_commit=head,
-                        ),
-                    )
-                except HeadMoved as moved:
-                    raise Again("somebody else committed at the same moment") from moved
-
-        self.calls.policy.run(self.uri, attempt)
-
-    def _head(self) -> str:
-        return str(self.calls.api.model_info(self.repo_id, revision=self._revision).sha)
 
     def _deletion(self, key: str, head: str) -> ListOfOperations:
         return [CommitOperationDelete(key)] if key in self._files([key], head) else []

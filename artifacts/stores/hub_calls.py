@@ -6,13 +6,22 @@ has set a client factory of its own. Tokens go to the Hub alone, never to the st
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import httpx2
-from huggingface_hub import HfApi, get_token, set_client_factory
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_token,
+    set_client_factory,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -27,6 +36,7 @@ from artifacts.errors import AccessDenied, ObjectExists, ObjectMissing, StoreErr
 from artifacts.stores.retry import Again, RetryPolicy, retry_after
 
 T = TypeVar("T")
+ListOfOperations = list[CommitOperationAdd | CommitOperationDelete]
 _factory_lock = threading.Lock()
 
 
@@ -73,6 +83,7 @@ class HubCalls:
         self.api = HfApi(endpoint=endpoint, token=token, library_name="sluice")
         self.policy = policy or RetryPolicy()
         self.where = f"hf:{repo_id}"
+        self._committing = threading.Lock()
         self._timeout = httpx2.Timeout(read_timeout_s, connect=connect_timeout_s)
 
     def __repr__(self) -> str:
@@ -97,6 +108,42 @@ class HubCalls:
         """
         where = f"{self.where}: {what}" if what else self.where
         return self.policy.run(where, lambda: self.once(where, call))
+
+    def head(self, revision: str = "main") -> str:
+        """The commit that `revision` is at."""
+        return str(self.run(revision, lambda: self.api.model_info(self.repo_id, revision=revision)).sha)
+
+    def commit(self, revision: str, message: str, operations: Callable[[str], ListOfOperations]) -> str:
+        """Commit what `operations(head)` gives on top of exactly that head; an empty list commits nothing.
+
+        It is asked again whenever somebody else committed in between or the answer was lost, and then sees what is
+        there by now: that is how a commit whose answer was lost is recognised. Gives the branch's commit.
+        """
+
+        def attempt() -> str:
+            head = self.head(revision)
+            with contextlib.ExitStack() as files:
+                todo = operations(head)
+                for item in todo:
+                    if isinstance(item, CommitOperationAdd) and isinstance(item.path_or_fileobj, io.IOBase):
+                        files.callback(item.path_or_fileobj.close)
+                if not todo:
+                    return head
+                make = functools.partial(
+                    self.api.create_commit,
+                    self.repo_id,
+                    todo,
+                    commit_message=message,
+                    revision=revision,
+                    parent_commit=head,
+                )
+                try:
+                    return str(self.once(self.where, make).oid)
+                except HeadMoved as moved:
+                    raise Again("somebody else committed at the same moment") from moved
+
+        with self._committing:  # threads of one process need not race each other
+            return self.policy.run(self.where, attempt)
 
     def once(self, where: str, call: Callable[[], T]) -> T:
         """The result of one `call`; raises `Again` where repeating may help, or the store's own error."""
