@@ -235,10 +235,24 @@ def test_a_sign_off_from_the_future_is_refused():
 
 
 def test_a_person_cannot_delegate_to_themselves():
-    with pytest.raises(ValueError, match="themselves"):
+    with pytest.raises(Malformed, match="themselves"):
         statements.Delegation(
             release="gpt-2", plan_digest=D1, from_person="alice", to_person="alice", role="safety", **TIMES
         )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"comment": "\x1b[31mred"},
+        {"person": "a b"},
+        {"expires_at": NOW},
+        {"issued_at": NOW.replace(tzinfo=None)},
+    ],
+)
+def test_what_a_person_typed_wrongly_is_malformed_before_it_is_signed(change):
+    with pytest.raises(Malformed, match="sign-off statement"):
+        sign_off(**change)
 
 
 def test_nonces_differ():
