@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate import Verdict, verdict
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.values import Frozen, Instant, Name
 
@@ -27,14 +27,17 @@ class Wait(Frozen):
     due: Instant
 
 
-def waits(state: ReleaseState, now: datetime) -> list[Wait]:
-    """Everything that the release waits for somebody to do, soonest first."""
+def waits(state: ReleaseState, now: datetime, gate: Verdict | None = None) -> list[Wait]:
+    """Everything that the release waits for somebody to do, soonest first.
+
+    `gate`: the verdict on the next step at `now`, when the caller has it already.
+    """
     if state.ended:
         return []
     found = list(_decisions(state, now))
     step = state.next_step
     if step is not None and state.status == "active":
-        gate = verdict(state, step, now)
+        gate = gate or verdict(state, step, now)
         clocks = [condition.met_at for condition in gate.unmet if condition.met_at is not None]
         due = max(clocks, default=now)
         for condition in gate.unmet:

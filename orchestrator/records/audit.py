@@ -35,6 +35,14 @@ Kind = Literal["event", "refusal", "custody", "access", "admin"]
 _HEAD = 1
 _CHUNK = 1_000
 
+# What every append runs is built once: building statements costs more than running them.
+_HEAD_TABLE = table(AuditHeadRow)
+_READ_HEAD = select(_HEAD_TABLE.c.frontier).where(_HEAD_TABLE.c.id == _HEAD)
+_HOLD_HEAD = _READ_HEAD.with_for_update()
+_MOVE_HEAD = update(_HEAD_TABLE).where(_HEAD_TABLE.c.id == _HEAD)
+_ADD_LEAVES = insert(table(AuditLeafRow))
+_ADD_NODES = insert(table(AuditNodeRow))
+
 
 @dataclass(frozen=True, slots=True)
 class NewLeaf:
@@ -96,14 +104,11 @@ def append_leaves(session: Session, leaves: Sequence[NewLeaf]) -> int:
             }
         )
         nodes += [{"level": node.level, "index": node.position, "hash": node.hash} for node in above]
-    session.execute(insert(table(AuditLeafRow)), rows)
+    connection = session.connection()
+    connection.execute(_ADD_LEAVES, rows)
     if nodes:
-        session.execute(insert(table(AuditNodeRow)), nodes)
-    session.execute(
-        update(table(AuditHeadRow))
-        .where(col(AuditHeadRow.id) == _HEAD)
-        .values(size=tree.size, frontier=tree.to_bytes())
-    )
+        connection.execute(_ADD_NODES, nodes)
+    connection.execute(_MOVE_HEAD, {"size": tree.size, "frontier": tree.to_bytes()})
     return first
 
 
@@ -185,8 +190,7 @@ def record_access(
 
 
 def _hold_head(session: Session) -> merkle.CompactTree:
-    statement = select(col(AuditHeadRow.frontier)).where(col(AuditHeadRow.id) == _HEAD).with_for_update()
-    return merkle.CompactTree.from_bytes(bytes(session.execute(statement).scalar_one()))
+    return merkle.CompactTree.from_bytes(bytes(session.connection().execute(_HOLD_HEAD).scalar_one()))
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -194,8 +198,7 @@ def _hold_head(session: Session) -> merkle.CompactTree:
 
 def head(session: Session) -> merkle.CompactTree:
     """Size and frontier of the whole tree."""
-    statement = select(col(AuditHeadRow.frontier)).where(col(AuditHeadRow.id) == _HEAD)
-    return merkle.CompactTree.from_bytes(bytes(session.execute(statement).scalar_one()))
+    return merkle.CompactTree.from_bytes(bytes(session.execute(_READ_HEAD).scalar_one()))
 
 
 def leaf(session: Session, index: int) -> Leaf:

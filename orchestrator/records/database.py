@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
@@ -162,33 +163,35 @@ def _reason(error: Exception) -> str:
     return "no free connection"
 
 
+@lru_cache(maxsize=256)
+def _insert_new(dialect: str, table: Table) -> Executable:
+    if dialect == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
 def insert_new(session: Session, table: Table, row: Mapping[str, Any]) -> bool:
     """Insert one row unless a row with one of its keys is there; whether it was inserted.
 
     On PostgreSQL this waits for another transaction that is just inserting the same key.
     """
-    if session.get_bind().dialect.name == "postgresql":
-        done = session.execute(postgresql.insert(table).values(**row).on_conflict_do_nothing())
-    else:
-        done = session.execute(sqlite.insert(table).values(**row).on_conflict_do_nothing())
-    return bool(done.rowcount)  # type: ignore[attr-defined]
+    connection = session.connection()
+    return bool(connection.execute(_insert_new(connection.dialect.name, table), dict(row)).rowcount)
+
+
+@lru_cache(maxsize=256)
+def _upsert(dialect: str, table: Table) -> Executable:
+    keys = [column.name for column in table.primary_key]
+    others = [column.name for column in table.columns if column.name not in keys]
+    if dialect == "postgresql":
+        new = postgresql.insert(table)
+        return new.on_conflict_do_update(index_elements=keys, set_={n: new.excluded[n] for n in others})
+    lite = sqlite.insert(table)
+    return lite.on_conflict_do_update(index_elements=keys, set_={n: lite.excluded[n] for n in others})
 
 
 def upsert(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows by their primary key, or put them in the place of those that are there."""
-    if not rows:
-        return
-    keys = [column.name for column in table.primary_key]
-    others = [column.name for column in table.columns if column.name not in keys]
-    if session.get_bind().dialect.name == "postgresql":
-        new = postgresql.insert(table)
-        session.execute(
-            new.on_conflict_do_update(index_elements=keys, set_={n: new.excluded[n] for n in others}),
-            list(rows),
-        )
-    else:
-        lite = sqlite.insert(table)
-        session.execute(
-            lite.on_conflict_do_update(index_elements=keys, set_={n: lite.excluded[n] for n in others}),
-            list(rows),
-        )
+    if rows:
+        connection = session.connection()
+        connection.execute(_upsert(connection.dialect.name, table), [dict(row) for row in rows])

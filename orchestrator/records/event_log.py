@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -34,6 +34,17 @@ from orchestrator.records.errors import RecordsBehind, RecordsBroken
 from orchestrator.records.tables import CommandRow, EventRow, GrantRow, IncidentRow, ReleaseRow, table
 
 _FIRST = 1
+
+# What every append runs is built once: building statements costs more than running them.
+_RELEASE = table(ReleaseRow)
+_COMMAND = table(CommandRow)
+_HOLD = select(_RELEASE.c.seq, _RELEASE.c.state).where(_RELEASE.c.id == bindparam("which")).with_for_update()
+_PUT_RELEASE = update(_RELEASE).where(_RELEASE.c.id == bindparam("which"))
+_FIND_COMMAND = select(_COMMAND).where(
+    _COMMAND.c.release == bindparam("which"), _COMMAND.c.command_id == bindparam("command")
+)
+_ADD_COMMAND = insert(_COMMAND)
+_ADD_EVENTS = insert(table(EventRow))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +136,17 @@ def append(session: Session, request: Append, now: datetime) -> Appended:
         return Appended([])
     projection = projections.Projection(checked_state(request.release, stored.seq, stored.state))
     state = projection.apply(request.events)
-    session.execute(
-        update(table(ReleaseRow))
-        .where(col(ReleaseRow.id) == request.release)
-        .values(**projections.release_values(state, now))
-    )
+    gate = projections.next_gate(state, now)
+    values = projections.release_values(state, gate)
+    session.connection().execute(_PUT_RELEASE, {"which": request.release, **values})
     projection.write(session)
-    projections.write_waits(session, state, now)
+    projections.write_waits(session, state, now, gate)
     _write_log(session, request, state)
     return Appended(list(request.events))
 
 
 def _hold(session: Session, release: str) -> Row[int, str] | None:
-    statement = select(col(ReleaseRow.seq), col(ReleaseRow.state)).where(col(ReleaseRow.id) == release)
-    return session.execute(statement.with_for_update()).one_or_none()
+    return session.connection().execute(_HOLD, {"which": release}).one_or_none()
 
 
 def _create(session: Session, request: Append, now: datetime) -> Appended | None:
@@ -148,7 +156,8 @@ def _create(session: Session, request: Append, now: datetime) -> Appended | None
         raise Conflict(f"the release {request.release} is not in the records, and this does not create it")
     projection = projections.Projection(None)
     state = projection.apply(request.events)
-    if not insert_new(session, table(ReleaseRow), projections.release_values(state, now)):
+    gate = projections.next_gate(state, now)
+    if not insert_new(session, table(ReleaseRow), projections.release_values(state, gate)):
         same = select(col(ReleaseRow.id)).where(
             col(ReleaseRow.name) == state.name, col(ReleaseRow.version) == state.version
         )
@@ -158,7 +167,7 @@ def _create(session: Session, request: Append, now: datetime) -> Appended | None
             )
         return None
     projection.write(session)
-    projections.write_waits(session, state, now, first=True)
+    projections.write_waits(session, state, now, gate, first=True)
     _write_log(session, request, state)
     return Appended(list(request.events))
 
@@ -188,20 +197,20 @@ def _same_command(known: HandledCommand, request: Append) -> None:
 
 def _write_log(session: Session, request: Append, state: ReleaseState) -> None:
     """Command, leaves and events. Last of all, for the head of the log is held from here to the commit."""
-    types = [event.type for event in request.events]
-    session.execute(
-        insert(table(CommandRow)).values(
-            release=request.release,
-            command_id=request.command_id,
-            type=request.command_type,
-            digest=request.command_digest,
-            actor=request.actor,
-            request_id=request.request_id,
-            first_seq=request.first_seq,
-            seq=state.seq,
-            events=json.dumps(types),
-            at=state.updated_at,
-        )
+    session.connection().execute(
+        _ADD_COMMAND,
+        {
+            "release": request.release,
+            "command_id": request.command_id,
+            "type": request.command_type,
+            "digest": request.command_digest,
+            "actor": request.actor,
+            "request_id": request.request_id,
+            "first_seq": request.first_seq,
+            "seq": state.seq,
+            "events": json.dumps([event.type for event in request.events]),
+            "at": state.updated_at,
+        },
     )
     command = canonical(
         {"digest": request.command_digest, "request": request.request_id, "type": request.command_type}
@@ -232,7 +241,7 @@ def _write_log(session: Session, request: Append, state: ReleaseState) -> None:
         }
         for offset, (event, body) in enumerate(zip(request.events, bodies, strict=True))
     ]
-    session.execute(insert(table(EventRow)), rows)
+    session.connection().execute(_ADD_EVENTS, rows)
 
 
 def checked_state(release: str, seq: int, text: str) -> ReleaseState:
@@ -273,12 +282,13 @@ def rebuild(session: Session, release: str, now: datetime) -> ReleaseState:
     history = check_events(session, release)
     projection = projections.Projection(None)
     state = projection.apply(history)
+    gate = projections.next_gate(state, now)
     for model in (GrantRow, IncidentRow):
         session.execute(delete(table(model)).where(table(model).c.release == release))
     session.execute(delete(table(ReleaseRow)).where(col(ReleaseRow.id) == release))
-    session.execute(insert(table(ReleaseRow)).values(**projections.release_values(state, now)))
+    session.execute(insert(table(ReleaseRow)).values(**projections.release_values(state, gate)))
     projection.write(session)
-    projections.write_waits(session, state, now)
+    projections.write_waits(session, state, now, gate)
     return state
 
 
@@ -340,7 +350,8 @@ def _stored(session: Session, statement: Any) -> list[StoredEvent]:
 
 def handled(session: Session, release: str, command_id: str) -> HandledCommand | None:
     """The command with that ID on a release, if it made events: what idempotency rests on."""
-    row = session.get(CommandRow, (release, command_id))
+    found = session.connection().execute(_FIND_COMMAND, {"which": release, "command": command_id})
+    row = found.one_or_none()
     if row is None:
         return None
     return HandledCommand(

@@ -11,18 +11,22 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import bindparam, delete, insert, update
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
 from orchestrator.domain.events import AnyEvent, Grant, IncidentClosed, ReleaseCreated
 from orchestrator.domain.evolve import begin, evolve
-from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate import Verdict, verdict
 from orchestrator.domain.incident import Incident
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.waits import waits
 from orchestrator.records.database import upsert
 from orchestrator.records.tables import GrantRow, IncidentRow, ReleaseRow, WaitRow, table
+
+_WAIT = table(WaitRow)
+_DROP_WAITS = delete(_WAIT).where(_WAIT.c.release == bindparam("which"))
+_ADD_WAITS = insert(_WAIT)
 
 
 class Projection:
@@ -105,10 +109,15 @@ def _incident_row(release: str, incident: Incident) -> dict[str, Any]:
     }
 
 
-def release_values(state: ReleaseState, now: datetime) -> dict[str, Any]:
-    """The columns of the release's row."""
+def next_gate(state: ReleaseState, now: datetime) -> Verdict | None:
+    """The verdict on the next step's gate; None when there is none."""
     step = state.next_step
-    gate = None if step is None else verdict(state, step, _moment(state, now))
+    return None if step is None else verdict(state, step, _moment(state, now))
+
+
+def release_values(state: ReleaseState, gate: Verdict | None) -> dict[str, Any]:
+    """The columns of the release's row; `gate` is `next_gate` of the state."""
+    step = state.next_step
     return {
         "id": state.release,
         "name": state.name,
@@ -139,10 +148,12 @@ def _moment(state: ReleaseState, now: datetime) -> datetime:
     return max(now, state.updated_at)
 
 
-def write_waits(session: Session, state: ReleaseState, now: datetime, *, first: bool = False) -> None:
+def write_waits(
+    session: Session, state: ReleaseState, now: datetime, gate: Verdict | None, *, first: bool = False
+) -> None:
     """Put what the release waits for in the place of what it waited for."""
     if not first:
-        session.execute(delete(table(WaitRow)).where(col(WaitRow.release) == state.release))
+        session.connection().execute(_DROP_WAITS, {"which": state.release})
     rows = [
         {
             "release": state.release,
@@ -155,16 +166,17 @@ def write_waits(session: Session, state: ReleaseState, now: datetime, *, first: 
             "since": wait.since,
             "due": wait.due,
         }
-        for number, wait in enumerate(waits(state, _moment(state, now)))
+        for number, wait in enumerate(waits(state, _moment(state, now), gate))
         for person in sorted(set(wait.people))
     ]
     if rows:
-        session.execute(insert(table(WaitRow)), rows)
+        session.connection().execute(_ADD_WAITS, rows)
 
 
 def refresh(session: Session, state: ReleaseState, now: datetime) -> None:
     """Write again what of a release's read models depends on the time."""
-    values = release_values(state, now)
+    gate = next_gate(state, now)
+    values = release_values(state, gate)
     timed = {name: values[name] for name in ("gate_etag", "opens_at", "changes_at")}
     session.execute(update(table(ReleaseRow)).where(col(ReleaseRow.id) == state.release).values(**timed))
-    write_waits(session, state, now)
+    write_waits(session, state, now, gate)
