@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from typing import Protocol
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
@@ -151,8 +152,10 @@ class PartSealer:
         """The plaintext buffer, for a part that is only read."""
         return self._plain[:length]
 
-    def seal(self, fd: int, start: int, length: int, key: FileKey, context: bytes, where: str) -> SealedPart:
-        """Read `length` bytes at `start` from `fd` and seal them. The result is valid until the next call.
+    def seal(
+        self, source: Plaintext, start: int, length: int, key: FileKey, context: bytes, where: str
+    ) -> SealedPart:
+        """Read `length` bytes at `start` from `source` and seal them. The result is valid until the next call.
 
         Raises:
             SourceChangedError: the file is shorter than it was when sealing began.
@@ -162,7 +165,7 @@ class PartSealer:
         written = done = 0
         while done < length:
             block = self._plain[done : min(done + BLOCK, length)]
-            read_exactly(fd, block, start + done, where)
+            read_exactly(source, block, start + done, where)
             count = encryptor.update_into(block, self._sealed[written:])
             digest.update(self._sealed[written : written + count])
             written += count
@@ -185,11 +188,30 @@ class SealedPart:
         return f"SealedPart(sealed={len(self.sealed)} bytes, sha256={self.sha256})"
 
 
-def read_exactly(fd: int, into: memoryview, offset: int, where: str) -> None:
+class ReadsAt(Protocol):
+    """Plaintext that is read from elsewhere than this machine's disk. Methods may be called from many threads."""
+
+    def read_at(self, into: memoryview, offset: int) -> int:
+        """Fill the beginning of `into` with the bytes at `offset`; how many, 0 at the end."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+Plaintext = int | ReadsAt
+"""An open descriptor, or something that reads at an offset."""
+
+
+def read_exactly(source: Plaintext, into: memoryview, offset: int, where: str) -> None:
     """Fill `into` from `offset`, or raise `SourceChangedError` if the file ends before."""
     done = 0
     while done < len(into):
-        count = os.preadv(fd, [into[done:]], offset + done)
+        if isinstance(source, int):
+            count = os.preadv(source, [into[done:]], offset + done)
+        else:
+            count = source.read_at(into[done:], offset + done)
         if count == 0:
             raise SourceChangedError(
                 f"{where}: became shorter while it was read; stop what writes to it and seal again"

@@ -42,7 +42,7 @@ from artifacts.parallel import run_parts
 from artifacts.progress import Meter, ProgressCallback
 from artifacts.sealing_file import FileSealing, Observer
 from artifacts.signing import SigningKey, parse_dsse
-from artifacts.source import SourceFile, assign, fingerprint, plaintext_secret, scan
+from artifacts.source import Folder, PlainFile, PlainTree, assign, fingerprint, plaintext_secret
 from artifacts.stores.base import Store
 from artifacts.ticket import Ticket
 
@@ -94,7 +94,7 @@ def new_artifact_id() -> str:
 
 
 def seal_tree(
-    source: Path,
+    source: Path | PlainTree,
     store: Store,
     *,
     custody_recipient: str,
@@ -109,10 +109,10 @@ def seal_tree(
     digests: Sequence[str] = DEFAULT_DIGESTS,
     observers: Sequence[SealingObserver] = (),
 ) -> SealedArtifact:
-    """Seal the folder (or single file) `source` into `store` as one artifact.
+    """Seal the folder (or single file, or plaintext in a store) `source` into `store` as one artifact.
 
     Args:
-        source: what to seal; every file below it.
+        source: what to seal; every file in it. A path, or `artifacts.source_store.StoreTree` for S3 and the Hub.
         store: where sealed files go.
         custody_recipient: custody's public string, `sluicecustody1...`; the root key is wrapped to it.
         signer: signs the manifest; a key of whoever seals, not of the service.
@@ -132,7 +132,8 @@ def seal_tree(
         SourceChangedError: something changed in it meanwhile; nothing is published.
         StoreError: the store failed; call again to go on where it stopped.
     """
-    files = scan(source)
+    tree = Folder(source) if isinstance(source, Path) else source
+    files = tree.scan()
     assigned = assign(files, components)
     new_hashers(digests)
     if artifact_id is not None:
@@ -150,17 +151,19 @@ def seal_tree(
         observers,
     )
     guard = (
-        Ticket.held(state_dir, source, store.uri, artifact_id) if state_dir is not None else nullcontext(None)
+        Ticket.held(state_dir, tree.label, store.uri, artifact_id)
+        if state_dir is not None
+        else nullcontext(None)
     )
     with guard as ticket:
-        return run.seal(source, ticket, artifact_id, progress)
+        return run.seal(tree, ticket, artifact_id, progress)
 
 
 class _Run:
     def __init__(
         self,
         store: Store,
-        files: list[SourceFile],
+        files: Sequence[PlainFile],
         assigned: dict[str, str],
         custody: str,
         signer: SigningKey,
@@ -189,7 +192,11 @@ class _Run:
         }
 
     def seal(
-        self, source: Path, ticket: Ticket | None, wanted_id: str | None, progress: ProgressCallback | None
+        self,
+        source: PlainTree,
+        ticket: Ticket | None,
+        wanted_id: str | None,
+        progress: ProgressCallback | None,
     ) -> SealedArtifact:
         seen = fingerprint(self.files)
         if ticket is not None and ticket.matches(seen, self.parameters) and ticket.finished is not None:
@@ -199,9 +206,9 @@ class _Run:
         root, artifact_id, done = self._start(ticket, seen, wanted_id)
         meter = Meter(sum(f.size for f in self.files), len(self.files), progress)
         entries = self._seal_files(root, artifact_id, done, ticket, meter)
-        if fingerprint(scan(source)) != seen:
+        if fingerprint(source.scan()) != seen:
             raise SourceChangedError(
-                f"{source}: files were added, removed or changed while it was sealed; seal again"
+                f"{source.label}: files were added, removed or changed while it was sealed; seal again"
             )
         manifest = build_manifest(
             artifact_id=artifact_id,

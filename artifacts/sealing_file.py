@@ -8,18 +8,17 @@ draws; a finished object is read back, opened and compared.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from artifacts.body import Layout, PartOpener, PartSealer, SealedPart, part_context, read_exactly
+from artifacts.body import Layout, PartOpener, PartSealer, Plaintext, SealedPart, part_context, read_exactly
 from artifacts.digests import InOrder, new_hashers
 from artifacts.errors import IntegrityError, ObjectExists
 from artifacts.keys import FileKey
 from artifacts.manifest import FileEntry, Inner, Part, file_object_key, seal_inner
 from artifacts.progress import Meter
-from artifacts.source import SourceFile
+from artifacts.source import PlainFile, close
 from artifacts.stores.base import Store, Upload
 from artifacts.tensors import index_to_json, read_index
 
@@ -59,7 +58,7 @@ class FileSealing:
         self,
         *,
         store: Store,
-        file: SourceFile,
+        file: PlainFile,
         artifact_id: str,
         component: str,
         key: FileKey,
@@ -84,7 +83,7 @@ class FileSealing:
         self._parts: list[Part | None] = [None] * self.layout.part_count
         self._left = self.layout.part_count
         self._lock = threading.Lock()
-        self._fd: int | None = None
+        self._fd: Plaintext | None = None
         self._upload: Upload | None = None
         self._stored: dict[int, Part] = {}
         self._compare = False
@@ -100,7 +99,7 @@ class FileSealing:
         """Give the descriptor back after a failure."""
         with self._lock:
             if self._fd is not None:
-                os.close(self._fd)
+                close(self._fd)
                 self._fd = None
             upload, self._upload = self._upload, None
         if upload is not None and abort_upload:
@@ -131,7 +130,7 @@ class FileSealing:
         if last:
             self._finish()
 
-    def _begin(self) -> int:
+    def _begin(self) -> Plaintext:
         with self._lock:
             if self._fd is None:
                 self._fd = self._file.open()
@@ -210,11 +209,11 @@ class FileSealing:
             inner=seal_inner(self._artifact_id, file.path, self._key, inner),
         )
         with self._lock:
-            os.close(fd)
+            close(fd)
             self._fd = self._upload = None
         self._finished(entry)
 
-    def _tensor_index(self, fd: int) -> dict[str, Any] | None:
+    def _tensor_index(self, fd: Plaintext) -> dict[str, Any] | None:
         """The index of a safetensors file; None for others, malformed ones, and indexes too large for a manifest."""
         if not self._file.path.endswith(".safetensors"):
             return None

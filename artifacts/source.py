@@ -13,12 +13,70 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from artifacts.body import Plaintext, read_exactly
 from artifacts.encoding import canonical_json, prefixed, u64
 from artifacts.errors import SourceChangedError, SourceError
 from artifacts.paths import check_paths
 
 _SAMPLES, _SAMPLE = 16, 4096
+
+
+class PlainFile(Protocol):
+    """One file of a source of plaintext, as it was when it was scanned."""
+
+    @property
+    def path(self) -> str:
+        """Its path in the source."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def identity(self) -> tuple[int | str, ...]:
+        """Whatever changes when the file does."""
+        ...
+
+    def open(self) -> Plaintext:
+        """Open exactly the scanned file."""
+        ...
+
+    def check(self, opened: Plaintext) -> None:
+        """Raise `SourceChangedError` unless the open file is still as it was scanned."""
+        ...
+
+
+class PlainTree(Protocol):
+    """A source of plaintext: a folder, or a store that holds plaintext (`artifacts.source_store`)."""
+
+    @property
+    def label(self) -> str:
+        """Where it is: what a resume ticket and errors name it by."""
+        ...
+
+    def scan(self) -> Sequence[PlainFile]:
+        """All files, ordered by path."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder (or single file) on this machine as a source."""
+
+    root: Path
+
+    @property
+    def label(self) -> str:
+        """Its real path."""
+        return str(self.root.resolve())
+
+    def scan(self) -> list[SourceFile]:
+        """See `scan`."""
+        return scan(self.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +88,7 @@ class SourceFile:
     size: int
     identity: tuple[int, int, int, int, int]
 
-    def open(self) -> int:
+    def open(self) -> Plaintext:
         """A read-only descriptor of exactly the scanned file."""
         try:
             fd = os.open(self.location, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -43,12 +101,20 @@ class SourceFile:
             raise
         return fd
 
-    def check(self, fd: int) -> None:
+    def check(self, opened: Plaintext) -> None:
         """Raise `SourceChangedError` unless the open file is still as it was scanned."""
-        if _identity(os.fstat(fd)) != self.identity:
+        if not isinstance(opened, int) or _identity(os.fstat(opened)) != self.identity:
             raise SourceChangedError(
                 f"{self.path}: changed while it was sealed; stop what writes to it and seal again"
             )
+
+
+def close(opened: Plaintext) -> None:
+    """Give back what `PlainFile.open` gave."""
+    if isinstance(opened, int):
+        os.close(opened)
+    else:
+        opened.close()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int, int]:
@@ -100,7 +166,7 @@ def _walk(folder: Path, prefix: str, found: list[SourceFile]) -> None:
             raise SourceError(f"{path!a}: is neither a file nor a folder")
 
 
-def assign(files: Sequence[SourceFile], components: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
+def assign(files: Sequence[PlainFile], components: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
     """Path -> component. The first component (in the mapping's order) with a fitting pattern takes a file.
 
     A pattern is a path, a folder (everything below), or a glob in which `*` also crosses folders.
@@ -128,12 +194,12 @@ def _fits(path: str, pattern: str) -> bool:
     return path == pattern or path.startswith(folder + "/") or fnmatch.fnmatchcase(path, pattern)
 
 
-def fingerprint(files: Sequence[SourceFile]) -> str:
+def fingerprint(files: Sequence[PlainFile]) -> str:
     """Hex SHA-256 over names, sizes and identities: the same folder, untouched."""
     return hashlib.sha256(canonical_json([[f.path, *map(str, f.identity)] for f in files])).hexdigest()
 
 
-def plaintext_secret(files: Sequence[SourceFile]) -> bytes:
+def plaintext_secret(files: Sequence[PlainFile]) -> bytes:
     """32 bytes that only somebody with the plaintext can compute: a hash over samples of every file.
 
     Small files are read whole; of larger ones 16 spread windows of 4 KiB. It guards the root key in a resume ticket.
@@ -151,7 +217,9 @@ def plaintext_secret(files: Sequence[SourceFile]) -> bytes:
                     _SAMPLE,
                 )
             for start in starts:
-                digest.update(os.pread(fd, length, start))
+                sample = bytearray(length)
+                read_exactly(fd, memoryview(sample), start, file.path)
+                digest.update(sample)
         finally:
-            os.close(fd)
+            close(fd)
     return digest.digest()

@@ -48,10 +48,13 @@ class Ticket:
 
     @classmethod
     @contextlib.contextmanager
-    def held(cls, folder: Path, source: Path, store_uri: str, artifact_id: str | None) -> Iterator[Ticket]:
+    def held(
+        cls, folder: Path, source: Path | str, store_uri: str, artifact_id: str | None
+    ) -> Iterator[Ticket]:
         """The ticket for sealing `source` into `store_uri`, locked against a second process."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        identity = canonical_json([str(source.resolve()), store_uri, artifact_id])
+        where = str(source.resolve()) if isinstance(source, Path) else source
+        identity = canonical_json([where, store_uri, artifact_id])
         name = hashlib.sha256(identity).hexdigest()[:32]
         lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
