@@ -1,0 +1,104 @@
+"""The parts that the API is made of, handed in by the composition root, and how routes get at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from orchestrator.api.commands import CommandGateway
+from orchestrator.domain.permissions import Role
+from orchestrator.records.documents import Cipher
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a bearer token says is asking.
+
+    Attributes:
+        name: the principal's name; a plan's people are known by it.
+        kind: person, machine or partner.
+        roles: what the principal is to the service.
+        partner: of a partner's principal, the partner that it belongs to.
+    """
+
+    name: str
+    kind: str
+    roles: tuple[Role, ...]
+    partner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFacts:
+    """What the API needs to know of a signed manifest. `size`: plaintext bytes of all files; `digest`: `sha256:…`."""
+
+    artifact: str
+    digest: str
+    components: tuple[str, ...]
+    files: int
+    size: int
+
+
+class Formats(Protocol):
+    """Reads the formats of sealed artifacts, which the API itself knows nothing about."""
+
+    def read_manifest(self, data: bytes, *, digest: str) -> ManifestFacts:
+        """Hold a signed manifest to every rule of its format; raises `Malformed` with the reason."""
+        ...
+
+    def check_recipient(self, text: str) -> None:
+        """Raise `Malformed` unless this is an age recipient that envelopes can be made for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """What can be set about the API. Sizes in bytes, times in seconds."""
+
+    public_url: str = "http://127.0.0.1:8420"
+    max_body: int = 2 * MIB
+    max_manifest_body: int = 32 * MIB
+    stream_poll: float = 0.5
+    stream_heartbeat: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """The parts of the API.
+
+    Attributes:
+        engine: of the records (`orchestrator.records.database.connect`).
+        gateway: where commands go.
+        clock: the time now (aware).
+        documents: seals evidence texts at rest.
+        formats: reads manifests and recipients.
+        identify: a second way to know a bearer token, tried when it is no API token of ours (single sign-on).
+        log_keys: public keys of the audit log (C2SP note verifiers), for those who verify it.
+    """
+
+    engine: Engine
+    gateway: CommandGateway
+    documents: Cipher
+    formats: Formats
+    settings: ApiSettings = field(default_factory=ApiSettings)
+    clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    identify: Callable[[str], Identity | None] | None = None
+    log_keys: tuple[str, ...] = ()
+
+    def now(self) -> datetime:
+        """The time now, in UTC."""
+        return self.clock().astimezone(UTC)
+
+
+def deps_of(request: Request) -> Deps:
+    """The parts that the application was made with."""
+    return cast("Deps", request.app.state.deps)
+
+
+Parts = Annotated[Deps, Depends(deps_of)]

@@ -1,0 +1,1 @@
+"""One module per resource: thin routes over commands and read models."""

@@ -1,0 +1,182 @@
+"""An API over real records (SQLite) and an in-process gateway, with one principal and token for each role."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+
+from orchestrator.api import create_app
+from orchestrator.api.deps import ApiSettings, Deps, ManifestFacts
+from orchestrator.domain.errors import Malformed, Reason
+from orchestrator.domain.permissions import Role
+from orchestrator.records import database, partners, principals
+from orchestrator.records.migrate import migrate
+from tests.support.inprocess import InProcessGateway
+from tests.support.plans import T0, five_stages
+
+PEOPLE: dict[str, Role] = {
+    "mia": Role.RELEASE_MANAGER,
+    "sam": Role.APPROVER,
+    "sue": Role.APPROVER,
+    "lea": Role.APPROVER,
+    "rex": Role.APPROVER,
+    "dan": Role.APPROVER,
+    "ann": Role.AUDITOR,
+    "olaf": Role.OPERATOR,
+}
+RELEASE = "mini-1"
+
+
+@dataclass
+class Clock:
+    now: datetime = T0
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+class TestCipher:
+    """AES-GCM with a key of the test's."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._aead = AESGCM(bytes(32))
+
+    def seal(self, data: bytes, context: bytes) -> bytes:
+        nonce = hashlib.sha256(context).digest()[:12]
+        return nonce + self._aead.encrypt(nonce, data, context)
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        return self._aead.decrypt(sealed[:12], sealed[12:], context)
+
+
+class RealFormats:
+    """The formats as the library of artifacts reads them."""
+
+    def read_manifest(self, data: bytes, *, digest: str) -> ManifestFacts:
+        from artifacts.errors import ArtifactError
+        from artifacts.manifest import parse_manifest
+
+        try:
+            found = parse_manifest(data, expected_digest=digest.removeprefix("sha256:"))
+        except ArtifactError as error:
+            raise Malformed("the manifest is refused", [Reason("manifest", str(error), "manifest")]) from None
+        return ManifestFacts(
+            found.artifact_id, f"sha256:{found.digest}", found.components, len(found.files), found.size
+        )
+
+    def check_recipient(self, text: str) -> None:
+        if not text.startswith("age1pq1"):
+            raise Malformed(
+                "no recipient", [Reason("recipient", "make one with `sluice partner keygen`", "recipient")]
+            )
+
+
+@dataclass
+class Api:
+    app: FastAPI
+    client: TestClient
+    engine: Engine
+    gateway: InProcessGateway
+    clock: Clock
+    deps: Deps
+    tokens: dict[str, str]
+    keys: int = 0
+    log: list[Any] = field(default_factory=list)
+
+    def call(self, who: str | None, method: str, path: str, **more: Any) -> Any:
+        headers = dict(more.pop("headers", {}))
+        if who is not None:
+            headers["Authorization"] = f"Bearer {self.tokens[who]}"
+        return self.client.request(method, path, headers=headers, **more)
+
+    def get(self, who: str | None, path: str, **more: Any) -> Any:
+        return self.call(who, "GET", path, **more)
+
+    def post(
+        self, who: str | None, path: str, body: Any = None, *, key: str | None = None, **more: Any
+    ) -> Any:
+        headers = dict(more.pop("headers", {}))
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        return self.call(who, "POST", path, json={} if body is None else body, headers=headers, **more)
+
+    def create(self, release: str = RELEASE, *, who: str = "mia", key: str | None = None, **plan: Any) -> Any:
+        name, _, version = release.rpartition("-")
+        body = {"id": release, "name": name, "version": version, "plan": five_stages(**plan)}
+        return self.post(who, "/v1/releases", body, key=key or f"create-{release}")
+
+    def gate(self, step: str, release: str = RELEASE, *, who: str = "sam") -> Any:
+        return self.get(who, f"/v1/releases/{release}/steps/{step}/gate")
+
+    def sign(
+        self,
+        who: str,
+        step: str,
+        role: str,
+        *,
+        release: str = RELEASE,
+        decision: str = "approve",
+        **more: Any,
+    ) -> Any:
+        found = self.gate(step, release)
+        body = {"role": role, "decision": decision, "subject": found.json()["verdict"]["subject_digest"]}
+        headers = {"If-Match": found.headers["ETag"], **more.pop("headers", {})}
+        return self.post(who, f"/v1/releases/{release}/steps/{step}/sign-offs", body, headers=headers, **more)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("records") / "template.db"
+    engine = database.connect(f"sqlite:///{path}")
+    migrate(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def api(template: Path, tmp_path: Path) -> Iterator[Api]:
+    path = tmp_path / "records.db"
+    path.write_bytes(template.read_bytes())
+    engine = database.connect(f"sqlite:///{path}")
+    clock = Clock()
+    tokens: dict[str, str] = {}
+    with database.writing(engine) as session:
+
+        def add(name: str, role: Role, **more: Any) -> None:
+            principals.create(session, name, name.title(), [role], at=T0, by="olaf", **more)
+            tokens[name] = principals.issue_token(session, name, "test", at=T0, by="olaf").text
+
+        for name, role in PEOPLE.items():
+            add(name, role)
+        add("ci", Role.MLOPS, kind="machine")
+        for partner in ("uni", "ngo"):
+            partners.create(session, partner, partner.upper(), at=T0, by="olaf")
+            add(f"{partner}-account", Role.PARTNER, kind="partner", partner=partner)
+    gateway = InProcessGateway(engine, clock)
+    deps = Deps(
+        engine=engine,
+        gateway=gateway,
+        documents=TestCipher(),
+        formats=RealFormats(),
+        settings=ApiSettings(stream_poll=0.02, stream_heartbeat=1),
+        clock=clock,
+    )
+    app = create_app(deps)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Api(app, client, engine, gateway, clock, deps, tokens)
+    engine.dispose()
