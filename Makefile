@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format up down status lock clean bench-log
+.PHONY: help install demo test check format up down status lock clean bench-log fuzz bench-seal
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test: $(STAMP) ## every test (under 15 minutes on 2 cores)
 
 bench-log: $(STAMP) ## audit log: append rate up to 1 000 000 entries, proofs, verification rate
 	$(BIN)/python -m infra.bench.log
+
+fuzz: $(STAMP) ## mutate the input of every parser of sealed artifacts, at length (FUZZ_EXAMPLES=5000)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/artifacts/test_fuzz.py --timeout 3600
 
 lock: $(STAMP) ## resolve the dependencies anew and pin them with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
