@@ -211,13 +211,8 @@ def _whole(session: Session, rows: Sequence[PartnerRow]) -> list[Partner]:
         .scalars()
         .all()
     )
-    actives = dict(
-        session.execute(
-            select(col(PartnerRow.id), col(PartnerRow.active)).where(col(PartnerRow.id).in_(names))
-        )
-        .tuples()
-        .all()
-    )
+    active = select(col(PartnerRow.id), col(PartnerRow.active)).where(col(PartnerRow.id).in_(names))
+    actives = {row.id: row.active for row in session.execute(active)}
     return [
         Partner(
             id=row.id,
