@@ -90,7 +90,6 @@ def _grant_row(release: str, grant: Grant) -> dict[str, Any]:
         "made_at": grant.made_at,
         "not_after": grant.not_after,
         "disclosed_at": grant.disclosed_at,
-        "envelope": grant.envelope,
         "body": grant.model_dump_json(),
     }
 

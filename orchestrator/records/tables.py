@@ -221,7 +221,7 @@ class AuditCheckpointRow(_Row, table=True):
 
 
 class GrantRow(_Row, table=True):
-    """A grant: read model. `body` is the whole grant as JSON."""
+    """A grant: read model. `body` is the whole grant as JSON, with its envelopes' references."""
 
     __tablename__ = "grant_row"
     __table_args__ = (Index(None, "holder", "live", "made_at"), Index(None, "live", "not_after"))
@@ -236,7 +236,6 @@ class GrantRow(_Row, table=True):
     made_at: datetime = _time()
     not_after: datetime | None = _time(default=None)
     disclosed_at: datetime | None = _time(default=None)
-    envelope: str | None = None
     body: str = _text()
 
 

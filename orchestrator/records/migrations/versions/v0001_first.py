@@ -128,7 +128,6 @@ def upgrade() -> None:
         sa.Column("made_at", _TIME, nullable=False),
         sa.Column("not_after", _TIME, nullable=True),
         sa.Column("disclosed_at", _TIME, nullable=True),
-        sa.Column("envelope", sa.String(), nullable=True),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("release", "id", name=op.f("pk_grant_row")),
     )
