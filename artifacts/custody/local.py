@@ -217,6 +217,23 @@ class LocalKeyring(KeyProvider):
             self._keys = keys  # only now: nothing may be wrapped under a key that is not on the disk
             return version
 
+    def retire(self, before: int) -> None:
+        """Forget the versions below `before`, for good: what they wrapped and nobody re-wrapped opens no more.
+
+        Raises:
+            KeyringInvalid: that would forget the newest version, or the file cannot be written.
+        """
+        with self._lock, _locked(self._path):
+            self._reload()
+            if before > self._keys.current:
+                raise KeyringInvalid(
+                    f"keyring {self._path}: the newest version cannot be retired; rotate first"
+                )
+            kept = {version: key for version, key in self._keys.versions.items() if version >= before}
+            keys = _Keys(self._keys.current, kept)
+            self._save(keys, self._header, self._master)
+            self._keys = keys
+
     def change_passphrase(self, passphrase: bytes, *, cost: Argon2Cost | None = None) -> None:
         """Protect the keyring with another passphrase. Copies of the old file still open with the old one.
 

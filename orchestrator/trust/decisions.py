@@ -7,23 +7,25 @@ A person without pinned keys decides unsigned; custody then has only the log to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from orchestrator.domain.plan import Plan
 from orchestrator.domain.state import GateSubject
-from orchestrator.trust.errors import UnknownKey
+from orchestrator.trust.errors import Expired, KeyUnusable, StatementMismatch, UnknownKey
 from orchestrator.trust.keys import PublicKey
-from orchestrator.trust.signing import verify_single
+from orchestrator.trust.signing import signed_payload, verify_single
 from orchestrator.trust.statements import (
     Delegation,
     Endorsement,
+    Invitation,
     Predicate,
     SignOff,
     Statement,
     Subject,
     parse,
+    write_instant,
 )
 
 Action = Literal["resume", "shorten_window", "close_incident", "amend", "break_glass"]
@@ -34,6 +36,19 @@ def pinned_keys(plan: Plan, person: str) -> list[PublicKey]:
     """The keys that a plan pins for a person; empty when it pins none or does not name them."""
     named = plan.people.get(person)
     return [] if named is None else [PublicKey.parse(text) for text in named.keys]
+
+
+def shared_keys(plan: Plan) -> dict[str, list[str]]:
+    """Key ids that a plan pins for more than one person, with their names. One key material is one key, however spelt.
+
+    Raises:
+        TrustError: the plan pins something that is no key.
+    """
+    owners: dict[str, set[str]] = {}
+    for person in plan.people:
+        for key in pinned_keys(plan, person):
+            owners.setdefault(key.key_id, set()).add(person)
+    return {key_id: sorted(people) for key_id, people in owners.items() if len(people) > 1}
 
 
 def sign_off_subjects(subject: GateSubject) -> list[Subject]:
@@ -116,9 +131,21 @@ def check_sign_off(
     role: str,
     decision: Literal["approve", "reject"],
     now: datetime,
+    expires_at: datetime | None = None,
     origins: Sequence[str] = (),
 ) -> Statement[SignOff]:
     """Verify that `person` signed exactly this decision on exactly this subject.
+
+    Args:
+        envelope: what was signed.
+        plan: the plan in force; it pins the keys.
+        subject: the gate's subject as it stands now.
+        person: who is said to have decided.
+        role: in which role.
+        decision: what is said to be decided.
+        now: the verifier's clock.
+        expires_at: until when it is to count, or None; the signature must reach that far.
+        origins: web origins of passkeys, see `signing.verify`.
 
     Raises:
         TrustError: the signature, the key, the time or a field does not fit; it says which.
@@ -131,6 +158,7 @@ def check_sign_off(
         role=role,
         decision=decision,
     )
+    _reaches(statement, expires_at)
     return statement
 
 
@@ -196,15 +224,85 @@ def check_delegation(
     to: str,
     role: str,
     now: datetime,
+    until: datetime | None = None,
     origins: Sequence[str] = (),
 ) -> Statement[Delegation]:
-    """Verify that `giver` signed that `to` may act in `role`.
+    """Verify that `giver` signed that `to` may act in `role`, and (when it is given) for as long as `until`.
 
     Raises:
         TrustError: the signature, the key, the time or a field does not fit; it says which.
     """
     statement = _signed(envelope, plan, giver, Delegation, now, origins)
     statement.require(release=release, plan_digest=plan.digest, from_person=giver, to_person=to, role=role)
+    _reaches(statement, until)
+    return statement
+
+
+def check_invited_sign_off(
+    envelope: str,
+    invitation: str,
+    plan: Plan,
+    subject: GateSubject,
+    *,
+    person: str,
+    role: str,
+    decision: Literal["approve", "reject", "withdraw"],
+    now: datetime,
+    used: Collection[str] = (),
+    origins: Sequence[str] = (),
+) -> Statement[SignOff]:
+    """Verify a sign-off by an outside reviewer without an account, on the invitation of somebody in the plan.
+
+    Args:
+        envelope: the reviewer's sign-off.
+        invitation: the envelope of the invitation.
+        plan: the plan in force; it pins the inviter's keys.
+        subject: the gate's subject as it stands now.
+        person: the reviewer.
+        role: in which role.
+        decision: what is said to be decided.
+        now: the verifier's clock.
+        used: digests of invitations that a sign-off has used up already. A withdrawal may use its own again.
+        origins: web origins of passkeys, see `signing.verify`.
+
+    Raises:
+        TrustError: the invitation or the sign-off does not fit; it says which and where.
+    """
+    claimed = parse(signed_payload(invitation.encode()), Invitation).predicate
+    invited = _signed(invitation, plan, claimed.invited_by, Invitation, now, origins)
+    invited.require(
+        subjects=[Subject.of("plan", plan.digest)],
+        release=subject.release,
+        step=subject.step,
+        attempt=subject.attempt,
+        plan_digest=plan.digest,
+        reviewer=person,
+        role=role,
+    )
+    where = "invitation statement"
+    if claimed.invited_by == person:
+        raise StatementMismatch("nobody invites themselves", where=where, fields=("reviewer",))
+    if invited.digest in used and decision != "withdraw":
+        raise Expired(
+            "was used already; it is for one sign-off", where=where, remedy="ask for a new invitation"
+        )
+    key = PublicKey.parse(invited.predicate.reviewer_key)
+    others = [name for name in plan.people if name != person]
+    if any(key.key_id == theirs.key_id for name in others for theirs in pinned_keys(plan, name)):
+        raise KeyUnusable(
+            "is the key of somebody else in the plan", where=where, remedy="use the reviewer's own key"
+        )
+    verified = verify_single(envelope.encode(), [key], origins=origins)
+    statement = parse(verified.payload, SignOff)
+    statement.check_time(now)
+    statement.require(
+        subjects=sign_off_subjects(subject),
+        **_gate_fields(subject),
+        person=person,
+        role=role,
+        decision=decision,
+        invitation=invited.digest,
+    )
     return statement
 
 
@@ -214,11 +312,28 @@ def _signed(
     keys = pinned_keys(plan, person)
     if not keys:
         raise UnknownKey("the plan pins no key of this person", where=f"people.{person}.keys")
-    statement: Statement[Predicate] = parse(
-        verify_single(envelope.encode(), keys, origins=origins).payload, kind
-    )
+    verified = verify_single(envelope.encode(), keys, origins=origins)
+    owners = shared_keys(plan).get(verified.key.key_id)
+    if owners:
+        raise KeyUnusable(
+            f"is pinned for {' and '.join(owners)}; one key is one person",
+            where=f"key {verified.key.key_id}",
+            remedy="amend the plan so that each has a key of their own",
+        )
+    statement: Statement[Predicate] = parse(verified.payload, kind)
     statement.check_time(now)
     return statement
+
+
+def _reaches(statement: Statement[Any], until: datetime | None) -> None:
+    """Refuse what is to count for longer than was signed."""
+    if until is not None and until > statement.predicate.expires_at + timedelta(seconds=1):
+        raise StatementMismatch(
+            f"was signed until {write_instant(statement.predicate.expires_at)}, not {write_instant(until)}",
+            where="signed statement",
+            remedy="sign for as long as it is to count",
+            fields=("expires_at",),
+        )
 
 
 def _gate_fields(subject: GateSubject) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def verify(envelope: bytes, keys: Iterable[PublicKey], *, origins: Sequence[str]
         raise UnknownKey(
             "is signed by none of the keys that are pinned for this",
             where="envelope",
-            remedy=f"keys that it names: {', '.join(parsed.signatures)}",
+            remedy=f"keys that it names: {', '.join(list(parsed.signatures)[:3])}",
         )
     return Verified(parsed.payload, tuple(found))
 

@@ -167,6 +167,19 @@ def test_another_keyring_in_its_place_is_refused(keyring, path, tmp_path):
         keyring.rotate()
 
 
+def test_a_retired_version_opens_no_more(keyring, path):
+    wrapped = keyring.wrap(ROOT, CONTEXT)
+    with pytest.raises(KeyringInvalid, match="rotate first"):
+        keyring.retire(2)
+    keyring.rotate()
+    moved = keyring.rewrap(wrapped, CONTEXT, CONTEXT)
+    keyring.retire(2)
+    for opened in (keyring, LocalKeyring.open(path, PASSPHRASE)):
+        assert opened.unwrap(moved, CONTEXT) == ROOT
+        with pytest.raises(KeyVersionGone):
+            opened.unwrap(wrapped, CONTEXT)
+
+
 def test_a_changed_passphrase_opens_and_the_old_one_does_not(keyring, path):
     wrapped = keyring.wrap(ROOT, CONTEXT)
     keyring.change_passphrase(b"battery staple", cost=CHEAP)

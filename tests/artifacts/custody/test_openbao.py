@@ -72,6 +72,15 @@ def test_a_policy_without_decrypt_opens_nothing(bao, openbao, bao_token, transit
         openbao.rotate()
 
 
+def test_health_says_when_the_token_ends_if_it_may_know(bao, openbao, bao_token):
+    assert "token ends in" in openbao.health().detail
+    bao.policy("blind", 'path "transit/encrypt/*" { capabilities = ["update"] }')
+    body = {"policies": ["blind"], "no_default_policy": True, "no_parent": True}
+    bao_token.write_text(bao.call("POST", "auth/token/create", **body)["auth"]["client_token"])
+    assert openbao.health().ok
+    assert "token ends" not in openbao.health().detail
+
+
 @pytest.mark.parametrize("content", [None, "", "  \n", "not\x00printable"])
 def test_no_token_no_request(openbao, bao_token, content):
     if content is None:
