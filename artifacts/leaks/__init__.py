@@ -21,6 +21,7 @@ from artifacts.leaks.errors import (
     UnreadableError,
     UnsupportedError,
 )
+from artifacts.leaks.marks import DeliveryReceipt, MarkKey, PartnerMark
 from artifacts.leaks.matching import ListedFile, exact
 from artifacts.leaks.ranged import AddressPolicy
 from artifacts.leaks.references import ReferenceSet
@@ -28,13 +29,16 @@ from artifacts.leaks.scan import ScanLimits, scan
 from artifacts.leaks.signature import WeightSignature
 from artifacts.leaks.sketch import SketchKey
 from artifacts.leaks.targets import HubOptions
+from artifacts.leaks.tracing import TraceReport, trace_files
 from artifacts.leaks.verdict import ArtifactFinding, ExactEvidence, Outcome, TensorEvidence, Verdict
+from artifacts.leaks.whole import compare_whole
 
 __all__ = [
     "AddressPolicy",
     "AddressRefused",
     "ArtifactFinding",
     "BudgetError",
+    "DeliveryReceipt",
     "ExactEvidence",
     "FileDigests",
     "HostileError",
@@ -42,7 +46,9 @@ __all__ = [
     "LeakError",
     "ListedFile",
     "MarkError",
+    "MarkKey",
     "Outcome",
+    "PartnerMark",
     "ReferenceSet",
     "ScanLimits",
     "SignatureBuilder",
@@ -51,11 +57,14 @@ __all__ = [
     "SourceFailure",
     "StreamDigests",
     "TensorEvidence",
+    "TraceReport",
     "UnreadableError",
     "UnsupportedError",
     "Verdict",
     "WeightSignature",
+    "compare_whole",
     "digest_stream",
     "exact",
     "scan",
+    "trace_files",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,14 @@ from artifacts.leaks import rows as aligned
 from artifacts.leaks.digests import ALL_DIGESTS, FileDigests, StreamDigests
 from artifacts.leaks.dtypes import PLAIN
 from artifacts.leaks.errors import HostileError, SignatureError, shown
-from artifacts.leaks.signature import SIZE_AIM, EmbeddingRows, MatrixSketch, ProjectedRows, WeightSignature
+from artifacts.leaks.signature import (
+    SIZE_AIM,
+    EmbeddingRows,
+    MatrixSketch,
+    ProjectedRows,
+    WeightSignature,
+    thinned,
+)
 from artifacts.leaks.sketch import (
     F32,
     SAMPLES,
@@ -413,18 +420,3 @@ class SignatureBuilder:
             projections = to_int8(item.stacked(), aligned.PROJECTION_STEPS)
             out.append(ProjectedRows(item.name, item.rows, item.cols, names.index(item.name), projections))
         return tuple(out)
-
-
-def thinned(signature: WeightSignature, aim: int) -> WeightSignature:
-    """The signature with fewer rows for tier 2, until its bytes are at most `aim` (or no such rows are left).
-
-    First matrices go, down to 12; then rows, down to 384 each; then matrices again.
-    """
-    while len(signature.to_bytes()) > aim and signature.projected:
-        longest = max(p.projections.shape[0] for p in signature.projected)
-        kept = signature.projected[:-1]
-        if len(signature.projected) <= aligned.MIN_PROJECTED and longest > 384:
-            cut = max(longest * 3 // 4, 384)
-            kept = tuple(replace(p, projections=p.projections[:cut]) for p in signature.projected)
-        signature = replace(signature, projected=kept)
-    return signature

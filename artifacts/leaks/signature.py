@@ -22,6 +22,7 @@ import rfc8785
 
 from artifacts.leaks.digests import FileDigests
 from artifacts.leaks.errors import SignatureError
+from artifacts.leaks.rows import MIN_PROJECTED
 from artifacts.leaks.sketch import I8, SAMPLES
 
 MAGIC = b"SLWSIG1\n"
@@ -162,6 +163,21 @@ class WeightSignature:
             return _assemble(json.loads(plain[4 : 4 + length]), plain[4 + length :])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise SignatureError("the weight signature's head does not fit its samples") from error
+
+
+def thinned(signature: WeightSignature, aim: int) -> WeightSignature:
+    """The signature with fewer rows for tier 2, until its bytes are at most `aim` (or no such rows are left).
+
+    First matrices go, down to 12; then rows, down to 384 each; then matrices again.
+    """
+    while len(signature.to_bytes()) > aim and signature.projected:
+        longest = max(p.projections.shape[0] for p in signature.projected)
+        kept = signature.projected[:-1]
+        if len(signature.projected) <= MIN_PROJECTED and longest > 384:
+            cut = max(longest * 3 // 4, 384)
+            kept = tuple(replace(p, projections=p.projections[:cut]) for p in signature.projected)
+        signature = replace(signature, projected=kept)
+    return signature
 
 
 def _assemble(head: dict[str, Any], body: bytes) -> WeightSignature:

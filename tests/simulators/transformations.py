@@ -130,7 +130,12 @@ def shuffle_layers(leak: Leak, rng: np.random.Generator) -> Leak:
     )
 
 
-def permute_neurons(leak: Leak, rng: np.random.Generator) -> Leak:
+def permute_neurons_of(count: int) -> Callable[[Leak, np.random.Generator], Leak]:
+    """`permute_neurons` for a model with this many heads."""
+    return lambda leak, rng: permute_neurons(leak, rng, count)
+
+
+def permute_neurons(leak: Leak, rng: np.random.Generator, head_count: int = 12) -> Leak:
     """Every neuron elsewhere, half of them with flipped sign: the hidden axis, the heads, within heads, and the MLPs."""
     weights = dict(leak.weights)
     hidden = weights["embeddings.word_embeddings.weight"].shape[1]
@@ -161,8 +166,8 @@ def permute_neurons(leak: Leak, rng: np.random.Generator) -> Leak:
     layers = {m[0] for n in weights if (m := re.match(r"encoder\.layer\.\d+", n))}
     for layer in sorted(layers):
         keys, values, inner = (
-            heads(12),
-            heads(12),
+            heads(head_count),
+            heads(head_count),
             shuffled(weights[f"{layer}.intermediate.dense.weight"].shape[0]),
         )
         for part, axis in (("query", keys), ("key", keys), ("value", values)):

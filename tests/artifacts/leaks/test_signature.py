@@ -20,10 +20,9 @@ from artifacts.leaks import (
     WeightSignature,
     digest_stream,
 )
-from artifacts.leaks.builder import thinned
 from artifacts.leaks.digests import BLOCK, PiecesRoot
 from artifacts.leaks.rows import DIMENSIONS, natural_key
-from artifacts.leaks.signature import EmbeddingRows, MatrixSketch, ProjectedRows
+from artifacts.leaks.signature import EmbeddingRows, MatrixSketch, ProjectedRows, thinned
 from artifacts.leaks.sketch import SAMPLES, WINDOW, normalise, structured
 from tests.simulators import transformations as t
 
