@@ -70,6 +70,10 @@ class Partner(Frozen):
     recipient: Recipient | None = Field(
         default=None, description="the key that its envelopes are made for; pinned when given"
     )
+    hub_account: Line | None = Field(
+        default=None,
+        description="its account on the Hugging Face Hub, let into a gated repository while it has a grant",
+    )
 
 
 class PartnerGroup(Frozen):

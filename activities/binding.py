@@ -1,0 +1,90 @@
+"""Binding a registered artifact to a release, as its uploader would: one update on the release's workflow.
+
+The uploader's permissions are read from the records at that moment: whoever lost the permission to add artifacts since
+the ingest began binds nothing. The command's id derives from the artifact, so that a retry is one command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Engine
+from temporalio import activity
+from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.errors import at_the_edge
+from orchestrator.contracts import names
+from orchestrator.contracts.messages import BindRequest, CommandMessage, Outcome
+from orchestrator.domain.commands import Actor, RegisterArtifact
+from orchestrator.domain.errors import NotFound, Unavailable
+from orchestrator.domain.values import digest
+from orchestrator.records import artifacts, principals
+from orchestrator.records.database import reading
+
+
+class BindingActivities:
+    """The activity `bind_artifact`.
+
+    Args:
+        engine: of the records.
+        client: connected, with the product's plugin.
+    """
+
+    def __init__(self, engine: Engine, client: Client) -> None:
+        self._engine, self._client = engine, client
+
+    @property
+    def all(self) -> list[Callable[..., Any]]:
+        """Every activity, for a worker."""
+        return [self.bind_artifact]
+
+    @activity.defn(name=names.BIND_ARTIFACT)
+    async def bind_artifact(self, request: BindRequest) -> Outcome:
+        """Register the artifact with the release, on behalf of its uploader; doing it twice is doing it once.
+
+        Raises:
+            ApplicationError: the release refused (its code and reasons), or is not there: not retried.
+        """
+        with at_the_edge():
+            command = self._command(request)
+            handle = self._client.get_workflow_handle(names.release_workflow_id(request.release))
+            try:
+                outcome: Outcome = await handle.execute_update(
+                    names.UPDATE_COMMAND,
+                    CommandMessage(command=command),
+                    id=f"{command.command_id}~{digest(command).removeprefix('sha256:')[:16]}",
+                    result_type=Outcome,
+                )
+            except WorkflowUpdateFailedError as error:
+                raise _refusal(error) from None
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    raise NotFound(f"there is no release {request.release} that takes commands") from None
+                raise Unavailable("the release service cannot be reached") from None
+            return outcome
+
+    def _command(self, request: BindRequest) -> RegisterArtifact:
+        with reading(self._engine) as session:
+            found = artifacts.get(session, request.artifact)
+            who = principals.get(session, request.actor)
+        return RegisterArtifact(
+            command_id=f"{who.id}:ingest-{found.id}",
+            actor=Actor(id=who.id, kind=who.kind, permissions=who.permissions),
+            artifact=found.id,
+            manifest_digest=found.manifest_digest,
+            components=found.components,
+            location=found.location,
+            root=found.wrapped_root,
+            size=found.size,
+        )
+
+
+def _refusal(error: WorkflowUpdateFailedError) -> ApplicationError:
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        refused = cause.type not in {None, Unavailable.code}
+        return ApplicationError(cause.message, *cause.details, type=cause.type, non_retryable=refused)
+    return ApplicationError("the command was interrupted", type=Unavailable.code)
