@@ -120,7 +120,14 @@ def verify_assertion(key: PublicKey, signature: bytes, expected: bytes, origins:
         "type": "public-key",
         "response": {name: parts[name] for name in _PARTS[1:]},
     }
-    from webauthn import verify_authentication_response
+    try:
+        from webauthn import verify_authentication_response
+    except ImportError:
+        raise KeyUnusable(
+            "passkeys cannot be verified here: the package `webauthn` is not installed",
+            where=where,
+            remedy="install `sluice-release[service]`",
+        ) from None
 
     try:
         verify_authentication_response(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,14 @@ def sealed(passkey, assertion):
 def test_a_passkey_signs_exactly_the_statement(authenticator, passkey):
     envelope = sealed(passkey, authenticator.get(signing.challenge(PAYLOAD)))
     assert signing.verify_single(envelope, [ALICE.public, passkey]).key == passkey
+
+
+def test_without_the_webauthn_package_a_passkey_says_what_to_install(authenticator, passkey, monkeypatch):
+    envelope = sealed(passkey, authenticator.get(signing.challenge(PAYLOAD)))
+    monkeypatch.setitem(sys.modules, "webauthn", None)
+    with pytest.raises(KeyUnusable, match="service"):
+        signing.verify(envelope, [passkey])
+    assert signing.verify(signing.sign(PAYLOAD, ALICE), [ALICE.public]).key == ALICE.public
 
 
 def test_a_passkey_travels_in_a_plan_as_text(authenticator, passkey):
