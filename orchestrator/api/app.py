@@ -10,7 +10,37 @@ from fastapi.openapi.utils import get_openapi
 from orchestrator.api import problems
 from orchestrator.api.deps import Deps
 from orchestrator.api.middleware import Edge
-from orchestrator.api.routers import caution, events, gates, health, me, releases
+from orchestrator.api.routers import (
+    artifacts,
+    audit,
+    caution,
+    events,
+    evidence,
+    gates,
+    grants,
+    health,
+    incidents,
+    me,
+    partners,
+    principals,
+    releases,
+)
+
+_ROUTERS = (
+    releases,
+    gates,
+    evidence,
+    caution,
+    incidents,
+    grants,
+    partners,
+    artifacts,
+    events,
+    me,
+    principals,
+    audit,
+    health,
+)
 
 _DESCRIPTION = """\
 Staged release of AI models. Every refusal is a problem document (RFC 9457) that lists every reason.
@@ -32,7 +62,7 @@ def create_app(deps: Deps) -> FastAPI:
         openapi_url="/openapi.json",
     )
     app.state.deps = deps
-    for module in (releases, gates, caution, events, me, health):
+    for module in _ROUTERS:
         app.include_router(module.router)
     problems.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
+    WorkflowExecutionStatus,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -22,9 +23,9 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.contracts import names
-from orchestrator.contracts.messages import CommandMessage, IngestInput, Outcome, ReleaseInput
+from orchestrator.contracts.messages import CommandMessage, IngestInput, IngestResult, Outcome, ReleaseInput
 from orchestrator.domain.commands import Command, CreateRelease
-from orchestrator.domain.errors import Conflict, NotFound, Reason, SluiceError, Unavailable, error_by_code
+from orchestrator.domain.errors import Conflict, Reason, ReleaseEnded, SluiceError, Unavailable, error_by_code
 from orchestrator.domain.values import digest
 
 PATIENCE = timedelta(seconds=10)
@@ -49,12 +50,16 @@ class CommandGateway(Protocol):
         """Carry out one command of a release.
 
         Raises:
-            NotFound: no release of that id takes commands (any more).
+            ReleaseEnded: no workflow of that release takes commands any more.
         """
         ...
 
     async def ingest(self, request: IngestInput) -> None:
         """Start an ingest; starting it twice is starting it once."""
+        ...
+
+    async def ingested(self, ingest: str) -> IngestResult | Literal["running", "failed"] | None:
+        """What became of an ingest; None when there is none."""
         ...
 
     async def ready(self) -> bool:
@@ -138,6 +143,23 @@ class TemporalGateway:
         except (RPCError, TimeoutError) as error:
             raise _translated(error, request.ingest) from None
 
+    async def ingested(self, ingest: str) -> IngestResult | Literal["running", "failed"] | None:
+        """See `CommandGateway`."""
+        handle = self._client.get_workflow_handle(names.ingest_workflow_id(ingest), result_type=IngestResult)
+        try:
+            async with asyncio.timeout(self._patience):
+                status = (await handle.describe()).status
+                if status is WorkflowExecutionStatus.COMPLETED:
+                    result: IngestResult = await handle.result()
+                    return result
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise _translated(error, ingest) from None
+        except TimeoutError as error:
+            raise _translated(error, ingest) from None
+        return "running" if status is WorkflowExecutionStatus.RUNNING else "failed"
+
     async def ready(self) -> bool:
         """See `CommandGateway`."""
         try:
@@ -151,9 +173,8 @@ def _translated(error: Exception, release: str) -> SluiceError:
     """What a failed call means, in words of the tree."""
     if isinstance(error, WorkflowUpdateFailedError):
         return _refusal(error, release)
-    gone = isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND
-    if gone:
-        return NotFound(f"there is no release `{release}` that takes commands")
+    if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
+        return ReleaseEnded(f"the release {release} takes no commands any more")
     if isinstance(error, WorkflowUpdateRPCTimeoutOrCancelledError | TimeoutError):
         return Unavailable(
             "the release service did not answer in time; what became of the command is not known",
@@ -172,7 +193,7 @@ def _refusal(error: WorkflowUpdateFailedError, release: str) -> SluiceError:
     kind = error_by_code(cause.type)
     if kind is SluiceError:
         if "Completed" in cause.type:  # the workflow ended before the update was carried out
-            return NotFound(f"there is no release `{release}` that takes commands")
+            return ReleaseEnded(f"the release {release} takes no commands any more")
         return Unavailable("the command could not be carried out; send the same request again")
     details = cause.details[0] if cause.details else []
     reasons = (

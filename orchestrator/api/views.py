@@ -230,6 +230,7 @@ class GrantView(View):
     components: list[Name]
     artifacts: list[ArtifactOfRelease]
     recipient: Digest | None
+    envelopes: list[Name] = Field(description="artifacts that there is an envelope of")
     live: bool
     on_hold: bool = Field(description="no key is handed over while the release is on hold")
     made_at: Instant
@@ -417,6 +418,7 @@ def grant_view(state: ReleaseState, grant: Grant) -> GrantView:
         components=grant.components,
         artifacts=artifacts_of(state, grant.components),
         recipient=grant.recipient,
+        envelopes=sorted(grant.envelopes),
         live=grant.live,
         on_hold=bool(state.holds),
         made_at=grant.made_at,
@@ -491,3 +493,14 @@ class PendingPage(Timed):
 
     items: list[Pending]
     next_cursor: str | None
+
+
+class GrantPage(Timed):
+    """Grants, newest first."""
+
+    items: list[GrantView]
+    next_cursor: str | None
+
+
+class GrantDetail(GrantView, Timed):
+    """A grant."""

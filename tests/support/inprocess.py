@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from sqlalchemy import Engine
 
-from orchestrator.contracts.messages import CommandMessage, IngestInput, Outcome
+from orchestrator.contracts.messages import CommandMessage, IngestInput, IngestResult, Outcome
 from orchestrator.domain import commands as cmd
 from orchestrator.domain.decide import decide, decide_create, due
 from orchestrator.domain.decide_access import planned_grants
@@ -48,6 +49,10 @@ class InProcessGateway:
     async def ingest(self, request: IngestInput) -> None:
         self._up()
         self.ingests.setdefault(request.ingest, request)
+
+    async def ingested(self, ingest: str) -> IngestResult | Literal["running", "failed"] | None:
+        self._up()
+        return "running" if ingest in self.ingests else None
 
     async def ready(self) -> bool:
         return not self.down

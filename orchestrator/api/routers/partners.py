@@ -1,0 +1,134 @@
+"""Partners, their keys, the terms that they accept. A partner's account sees and changes its own partner alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+
+from orchestrator.api import administration as adm
+from orchestrator.api.auth import AnyCaller, Caller, guarded, requires
+from orchestrator.api.creating import CreatingDep
+from orchestrator.api.deps import Parts
+from orchestrator.api.routers.releases import Cursor, Limit
+from orchestrator.domain.errors import NotFound, NotPermitted, Reason
+from orchestrator.domain.permissions import Permission
+from orchestrator.domain.values import Digest, Name
+from orchestrator.records import database, partners
+
+router = APIRouter(prefix="/v1/partners", tags=["partners"])
+
+PartnerId = Annotated[Name, Path(description="id of the partner", examples=["uni"])]
+
+
+def _own(caller: Caller, partner: str) -> bool:
+    """Whether the caller is an account of this partner; for other partners' accounts it does not exist."""
+    if caller.kind != "partner":
+        return False
+    if caller.partner != partner:
+        raise NotFound(f"there is no partner {partner}")
+    return True
+
+
+@router.post("", operation_id="createPartner", **guarded(Permission.PARTNER_ADD, 409, 413, success=201))
+def create_partner(
+    body: adm.PartnerBody,
+    caller: Annotated[Caller, Depends(requires(Permission.PARTNER_ADD))],
+    creating: CreatingDep,
+    deps: Parts,
+) -> adm.PartnerView:
+    """Add a partner."""
+    now = deps.now()
+    with database.writing(deps.engine) as session:
+        if creating.known(session, caller, "partner", body) is None:
+            partners.create(session, body.id, body.name, at=now, by=caller.id)
+            creating.remember(session, caller, "partner", body, body.id)
+        found = partners.get(session, body.id)
+    return adm.PartnerView(**dict(found), server_time=now)
+
+
+@router.get("", operation_id="listPartners", **guarded(Permission.PARTNER_READ))
+def list_partners(
+    caller: Annotated[Caller, Depends(requires(Permission.PARTNER_READ))],
+    deps: Parts,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> adm.PartnerPage:
+    """Partners by id."""
+    with database.reading(deps.engine) as session:
+        page = partners.list_partners(session, cursor=cursor, limit=limit)
+    return adm.PartnerPage(items=page.items, next_cursor=page.next, server_time=deps.now())
+
+
+@router.get("/{partner}", operation_id="getPartner", **guarded(Permission.PARTNER_READ, 404))
+def get_partner(partner: PartnerId, caller: AnyCaller, deps: Parts) -> adm.PartnerView:
+    """A partner with its keys and the terms that it accepted."""
+    if not _own(caller, partner):
+        caller.require(Permission.PARTNER_READ)
+    with database.reading(deps.engine) as session:
+        found = partners.get(session, partner)
+    return adm.PartnerView(**dict(found), server_time=deps.now())
+
+
+@router.patch("/{partner}", operation_id="changePartner", **guarded(Permission.PARTNER_ADD, 404, 413))
+def change_partner(
+    partner: PartnerId,
+    body: adm.PartnerChange,
+    caller: Annotated[Caller, Depends(requires(Permission.PARTNER_ADD))],
+    deps: Parts,
+) -> adm.PartnerView:
+    """Switch a partner off or on. Grants that it has stay: revoking ends them."""
+    now = deps.now()
+    with database.writing(deps.engine) as session:
+        found = partners.set_active(session, partner, body.active, at=now, by=caller.id)
+    return adm.PartnerView(**dict(found), server_time=now)
+
+
+@router.post(
+    "/{partner}/keys", operation_id="addPartnerKey", **guarded(Permission.PARTNER_ADD, 404, 409, 413)
+)
+def add_key(
+    partner: PartnerId, body: adm.PartnerKeyBody, caller: AnyCaller, deps: Parts
+) -> adm.PartnerKeyView:
+    """Register a recipient: by the partner's own account, or for it. The same one again is the same key."""
+    if not _own(caller, partner):
+        caller.require(Permission.PARTNER_ADD)
+    deps.formats.check_recipient(body.recipient)
+    now = deps.now()
+    with database.writing(deps.engine) as session:
+        key = partners.add_key(
+            session, partner, body.recipient, statement=body.statement, at=now, by=caller.id
+        )
+    return adm.PartnerKeyView(**dict(key), server_time=now)
+
+
+@router.delete(
+    "/{partner}/keys/{digest}", operation_id="revokePartnerKey", **guarded(Permission.PARTNER_ADD, 404)
+)
+def revoke_key(
+    partner: PartnerId,
+    digest: Annotated[Digest, Path(description="digest of the recipient")],
+    caller: AnyCaller,
+    deps: Parts,
+) -> adm.PartnerKeyView:
+    """Revoke a recipient: no envelope is made for it from here on. What it can open already stays readable."""
+    if not _own(caller, partner):
+        caller.require(Permission.PARTNER_ADD)
+    now = deps.now()
+    with database.writing(deps.engine) as session:
+        key = partners.revoke_key(session, partner, digest, at=now, by=caller.id)
+    return adm.PartnerKeyView(**dict(key), server_time=now)
+
+
+@router.post("/{partner}/terms", operation_id="acceptTerms", **guarded(None, 403, 404, 413))
+def accept_terms(partner: PartnerId, body: adm.TermsBody, caller: AnyCaller, deps: Parts) -> adm.PartnerView:
+    """Accept terms; only an account of the partner's own can."""
+    if not _own(caller, partner):
+        raise NotPermitted(
+            "only the partner itself accepts terms",
+            [Reason("partner-account", f"use an account of {partner}", "partner")],
+        )
+    now = deps.now()
+    with database.writing(deps.engine) as session:
+        found = partners.accept_terms(session, partner, body.terms, at=now, by=caller.id)
+    return adm.PartnerView(**dict(found), server_time=now)
