@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -223,38 +224,68 @@ class PartOpener:
     """Opens whole parts into a buffer of its own, made once: one per worker thread."""
 
     def __init__(self, part_size: int) -> None:
-        self._plain = memoryview(bytearray(part_size + 2 * CHUNK))
+        self._plain = memoryview(bytearray(part_size + 2 * WIRE_CHUNK))
 
     def plain(self, length: int) -> memoryview:
         """The plaintext buffer, for a part that is only read back."""
         return self._plain[:length]
 
     def open(
-        self, sealed: bytes | memoryview, length: int, key: FileKey, context: bytes, where: str
+        self,
+        sealed: Iterable[bytes | memoryview],
+        length: int,
+        key: FileKey,
+        context: bytes,
+        where: str,
+        sha256: str | None = None,
     ) -> memoryview:
-        """The plaintext of `sealed`, which must be `length` bytes. Valid until the next call.
+        """The plaintext of a sealed part, which must be `length` bytes. Valid until the next call.
 
-        Nothing is returned before the last tag is verified.
+        Args:
+            sealed: the sealed part in pieces of any size; they are opened as they come.
+            length: plaintext bytes of this part.
+            key: the file's key.
+            context: `part_context`.
+            where: names the part in errors.
+            sha256: hex digest that the sealed bytes must have, if it is known.
+
+        Nothing is returned before the last tag, and the digest, are verified.
         """
-        view = memoryview(sealed)
-        if len(view) != sealed_size(length):
-            raise IntegrityError(
-                f"{where}: {len(view)} sealed bytes, expected {sealed_size(length)}; cut off or extended"
-            )
         decryptor = Cobblestone256Decryptor(key.raw, context)
+        digest = hashlib.sha256()
+        head, taken, written, expected = b"", 0, 0, sealed_size(length)
         try:
-            decryptor.update(view[:HEADER])
-        except InvalidTag:
-            raise WrongKeyError(f"{where}: {_WRONG}") from None
-        written = 0
-        step = BLOCK // CHUNK * WIRE_CHUNK
-        try:
-            for offset in range(HEADER, len(view), step):
-                written += decryptor.update_into(view[offset : offset + step], self._plain[written:])
-            tail = decryptor.finalize()
+            for piece in sealed:
+                view = memoryview(piece)
+                taken += len(view)
+                if taken > expected:
+                    break
+                if sha256 is not None:
+                    digest.update(view)
+                if len(head) < HEADER:
+                    missing = HEADER - len(head)
+                    head += bytes(view[:missing])
+                    view = view[missing:]
+                    if len(head) == HEADER:
+                        self._check_head(decryptor, head, where)
+                for start in range(0, len(view), BLOCK):
+                    written += decryptor.update_into(view[start : start + BLOCK], self._plain[written:])
+            tail = b"" if taken != expected else decryptor.finalize()
         except InvalidTag:
             raise IntegrityError(f"{where}: changed, or parts exchanged; fetch it again") from None
+        if taken != expected:
+            raise IntegrityError(f"{where}: {taken} sealed bytes, expected {expected}; cut off or extended")
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise IntegrityError(
+                f"{where}: not the bytes that the manifest lists; the store changed or mixed them up"
+            )
         self._plain[written : written + len(tail)] = tail
         if written + len(tail) != length:
             raise IntegrityError(f"{where}: opens to {written + len(tail)} bytes, the manifest says {length}")
         return self._plain[:length]
+
+    def _check_head(self, decryptor: Cobblestone256Decryptor, head: bytes, where: str) -> None:
+        try:
+            decryptor.update(head)
+        except InvalidTag:
+            raise WrongKeyError(f"{where}: {_WRONG}") from None

@@ -33,7 +33,7 @@ from artifacts.manifest import FileEntry, Manifest, open_inner, parse_manifest
 from artifacts.parallel import run_parts
 from artifacts.progress import Meter, ProgressCallback
 from artifacts.signing import VerifyKey
-from artifacts.sources import Blob, Source, as_source
+from artifacts.sources import Blob, Source, as_source, read_pieces
 from artifacts.stores.base import Store
 
 
@@ -302,17 +302,12 @@ class _FileFetch:
             plain = opener.plain(length)
             read_exactly(self._fd, plain, start, where)
         else:
-            sealed = blob.read(layout.sealed_start(index), layout.sealed_length(index))
+            context = part_context(self._artifact_id, entry.path, index, layout)
+            pieces = read_pieces(blob, layout.sealed_start(index), layout.sealed_length(index))
+            plain = opener.open(pieces, length, self._key, context, where, entry.parts[index].sha256)
             size = blob.size()
             if size is not None:
                 check_sealed_size(entry, size, blob.label)
-            if hashlib.sha256(sealed).hexdigest() != entry.parts[index].sha256:
-                raise IntegrityError(
-                    f"{where}: not the bytes that the manifest lists; the store changed or mixed them up"
-                )
-            context = part_context(self._artifact_id, entry.path, index, layout)
-            plain = opener.open(sealed, length, self._key, context, where)
-            del sealed
             with explained(entry.path):
                 _write_all(self._fd, plain, start)
         self._order.run(index, lambda: self._see(plain))

@@ -177,7 +177,7 @@ class FileSealing:
         """The stored part, if it opens to exactly `plain`."""
         layout = self.layout
         stored = self._store.get_range(self._object, layout.sealed_start(index), layout.sealed_length(index))
-        opened = PartOpener(len(plain)).open(stored, len(plain), self._key, context, where)
+        opened = PartOpener(len(plain)).open([stored], len(plain), self._key, context, where)
         if opened != plain:
             raise IntegrityError(
                 f"{where}: the store holds other content under {self._object}; use another artifact id"

@@ -18,7 +18,7 @@ from artifacts.parallel import run_parts
 from artifacts.progress import Meter, ProgressCallback
 from artifacts.sealing import read_object
 from artifacts.signing import VerifyKey
-from artifacts.sources import Blob, Source, StoreSource
+from artifacts.sources import Blob, Source, StoreSource, read_pieces
 from artifacts.stores.base import Store
 
 
@@ -137,8 +137,10 @@ class _FileCheck:
         layout, path = self._entry.layout, self._entry.path
         length = layout.sealed_length(index)
         try:
-            data = self._blob.read(layout.sealed_start(index), length)
-            if hashlib.sha256(data).hexdigest() != self._entry.parts[index].sha256:
+            digest = hashlib.sha256()
+            for piece in read_pieces(self._blob, layout.sealed_start(index), length):
+                digest.update(piece)
+            if digest.hexdigest() != self._entry.parts[index].sha256:
                 self._note("differs", f"{path}: part {index}: not the bytes that the manifest lists")
         except StoreUnavailable:
             raise
