@@ -1,18 +1,20 @@
 """How the Hugging Face Hub is called: timeouts, bounded retries that are said, errors in the stores' words.
 
-huggingface_hub's own HTTP client waits for ever; the first `HubCalls` of a process gives it timeouts, unless the process
-has set a client factory of its own. Tokens go to the Hub alone, never to the storage host that it redirects to.
+huggingface_hub's own HTTP client waits for ever, and repeats some requests silently; the first `HubCalls` of a process
+gives it timeouts and, for our calls, leaves repeating to `RetryPolicy`, unless the process has set a client factory of
+its own. Tokens go to the Hub alone, never to the storage host that it redirects to.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import io
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub import (
@@ -44,19 +46,52 @@ class HeadMoved(StoreError):  # noqa: N818 - a state, as its siblings
     """Somebody else committed in between: look again and repeat."""
 
 
-def _give_timeouts(connect_s: float, read_s: float) -> None:
-    """Make huggingface_hub's shared HTTP client give up on a silent server."""
+class _Busy(Exception):  # noqa: N818 - a signal through the library, never seen by callers
+    """The Hub cannot answer now. Not one of the exceptions that the library repeats silently."""
+
+    def __init__(self, reason: str, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.after_s = reason, after_s
+
+
+_ours: contextvars.ContextVar[bool] = contextvars.ContextVar("sluice_hub_call", default=False)
+
+
+class _Client(httpx2.Client):
+    """huggingface_hub's client with one difference: within our calls, `RetryPolicy` alone repeats requests.
+
+    The library repeats some of them by itself, up to half a minute and without a word, and others not at all.
+    """
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send; within our calls, an outage is `_Busy`."""
+        if not _ours.get():
+            return super().send(request, **options)
+        try:
+            answer = super().send(request, **options)
+        except httpx2.TransportError as error:
+            raise _Busy(f"the Hub gave no whole answer ({type(error).__name__})") from error
+        if answer.status_code == 429 or answer.status_code >= 500:
+            answer.close()
+            after = retry_after(answer.headers.get("retry-after"))
+            raise _Busy(f"the Hub answered {answer.status_code}", after)
+        return answer
+
+
+def _prepare_library(connect_s: float, read_s: float) -> None:
+    """Give huggingface_hub's shared HTTP client timeouts and let us do the retries; see the module."""
     with _factory_lock:
         default = hub_http.default_client_factory
         if hub_http._GLOBAL_CLIENT_FACTORY is not default:  # noqa: SLF001 - the library has no getter
             return
 
-        def with_timeouts() -> httpx2.Client:
-            client = default()
-            client.timeout = httpx2.Timeout(read_s, connect=connect_s)
-            return client
+        def factory() -> httpx2.Client:
+            with default() as plain:
+                hooks = plain.event_hooks
+            timeout = httpx2.Timeout(read_s, connect=connect_s)
+            return _Client(event_hooks=hooks, follow_redirects=True, timeout=timeout)
 
-        set_client_factory(with_timeouts)
+        set_client_factory(factory)
 
 
 class HubCalls:
@@ -78,7 +113,7 @@ class HubCalls:
         connect_timeout_s: float = 10,
         read_timeout_s: float = 60,
     ) -> None:
-        _give_timeouts(connect_timeout_s, read_timeout_s)
+        _prepare_library(connect_timeout_s, read_timeout_s)
         self.repo_id = repo_id
         self.api = HfApi(endpoint=endpoint, token=token, library_name="sluice")
         self.policy = policy or RetryPolicy()
@@ -147,20 +182,28 @@ class HubCalls:
 
     def once(self, where: str, call: Callable[[], T]) -> T:
         """The result of one `call`; raises `Again` where repeating may help, or the store's own error."""
+        token = _ours.set(True)
         try:
             return call()
         except RuntimeError as error:  # the library wraps what went wrong with a large file
-            if isinstance(error.__cause__, (HfHubHTTPError, httpx2.TransportError)):
+            if isinstance(error.__cause__, _KNOWN):
                 raise translate(error.__cause__, where) from error
             raise
-        except (HfHubHTTPError, httpx2.TransportError) as error:
+        except _KNOWN as error:
             raise translate(error, where) from error
         except HFValidationError as error:
             raise StoreError(f"{where}: {error}") from error
+        finally:
+            _ours.reset(token)
 
 
-def translate(error: HfHubHTTPError | httpx2.TransportError, where: str) -> Exception:
+_KNOWN = (HfHubHTTPError, httpx2.TransportError, _Busy)
+
+
+def translate(error: Exception, where: str) -> Exception:
     """The store's own error. The server's text stays out: it may repeat signed URLs."""
+    if isinstance(error, _Busy):
+        return Again(error.reason, error.after_s)
     if not isinstance(error, HfHubHTTPError):
         return Again(f"the Hub gave no whole answer ({type(error).__name__})")
     status, headers = error.response.status_code, error.response.headers
