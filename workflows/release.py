@@ -331,7 +331,7 @@ class ReleaseWorkflow:
                 start_to_close_timeout=timedelta(seconds=20),
                 retry_policy=_RECORD_RETRY,
             )
-        envelopes: dict[str, str] = {}
+        envelopes: dict[str, dict[str, str]] = {}
         if step is not None and any(
             state.plan.keyed_components(step, to) for to in ("audience", "deployments")
         ):

@@ -120,9 +120,9 @@ class EnvelopeRequest(Frozen):
 
 
 class EnvelopesMade(Frozen):
-    """Grant id → reference of its envelope."""
+    """Grant id → artifact → reference of its envelope."""
 
-    envelopes: dict[str, str]
+    envelopes: dict[str, dict[Name, str]]
 
 
 class AccessRequest(Frozen):

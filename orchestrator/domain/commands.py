@@ -246,7 +246,7 @@ class MakeGrant(Command):
     type: Literal["make_grant"] = "make_grant"
     partner: Name
     recipient: Digest | None = None
-    envelope: str | None = None
+    envelopes: dict[Name, str] = Field(default_factory=dict)
 
 
 class DiscloseGrant(Command):
@@ -314,8 +314,8 @@ class CompleteEntry(Command):
     type: Literal["complete_entry"] = "complete_entry"
     step: Name
     partners: list[PartnerReady] = Field(default_factory=list)
-    envelopes: dict[str, str] = Field(
-        default_factory=dict, description="grant id → reference of its envelope"
+    envelopes: dict[str, dict[Name, str]] = Field(
+        default_factory=dict, description="grant id → artifact → reference of its envelope"
     )
 
 

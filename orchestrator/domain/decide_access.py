@@ -32,10 +32,10 @@ def complete_entry(state: ReleaseState, command: cmd.CompleteEntry, now: datetim
         raise Conflict(f"the gate of `{step.name}` does not hold any more", reasons)
     recipients = {ready.partner: ready.recipient for ready in command.partners}
     grants = [
-        grant.model_copy(update={"envelope": command.envelopes.get(grant.id)})
+        grant.model_copy(update={"envelopes": command.envelopes.get(grant.id, {})})
         for grant in planned_grants(state, step, recipients, max(now, state.updated_at))
     ]
-    unsealed = [grant.id for grant in grants if grant.kind == "key" and grant.envelope is None]
+    unsealed = [grant.id for grant in grants if grant.kind == "key" and not grant.envelopes]
     if unsealed:
         raise Conflict("no envelope was made for: " + ", ".join(unsealed))
     have = {grant.holder for grant in grants}
@@ -136,11 +136,11 @@ def make_grant(state: ReleaseState, command: cmd.MakeGrant, now: datetime) -> li
     recipients = {command.partner: command.recipient}
     at = max(now, state.updated_at)
     found = [g for g in planned_grants(state, step, recipients, at) if g.holder == command.partner]
-    if not found or (found[0].kind == "key" and command.envelope is None):
+    if not found or (found[0].kind == "key" and not command.envelopes):
         raise Conflict(
             f"{command.partner} has no key yet", [Reason("no-key", "it registers one first", "partner")]
         )
-    grant = found[0].model_copy(update={"envelope": command.envelope})
+    grant = found[0].model_copy(update={"envelopes": command.envelopes})
     return [ev.GrantMade(**header(state, command, now), grant=grant)]
 
 

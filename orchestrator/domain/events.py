@@ -246,7 +246,7 @@ class Grant(Frozen):
         id: `step.attempt.holder`: it derives from what it is for, so making it twice makes one.
         holder: a partner or deployment, or `public`.
         kind: `access` (query or interface, no key), `key` (an envelope is made for the key whose digest is `recipient`), or `public` (the public record).
-        envelope: reference of the envelope; None for `access`.
+        envelopes: artifact → reference of its envelope; empty for `access`.
         disclosed_at: when the key first left for the holder; from then on revoking cuts the future alone.
     """
 
@@ -257,7 +257,7 @@ class Grant(Frozen):
     kind: Literal["access", "key", "public"]
     components: list[Name]
     recipient: Digest | None = None
-    envelope: str | None = None
+    envelopes: dict[Name, str] = Field(default_factory=dict)
     made_at: Instant
     not_after: Instant | None = None
     disclosed_at: Instant | None = None

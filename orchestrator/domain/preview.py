@@ -87,11 +87,7 @@ def preview(state: ReleaseState, command: cmd.AnyCommand, now: datetime) -> Prev
 
 def _may_be_signed(command: cmd.AnyCommand) -> bool:
     """Whether only the signature is still missing: a preview comes before signing."""
-    return (
-        "envelope" in type(command).model_fields
-        and getattr(command, "envelope", None) is None
-        and not isinstance(command, cmd.MakeGrant)
-    )
+    return "envelope" in type(command).model_fields and getattr(command, "envelope", None) is None
 
 
 def _to_sign(state: ReleaseState, command: cmd.AnyCommand) -> ToSign | None:

@@ -271,7 +271,7 @@ class Releases(RuleBasedStateMachine):
         if self.state.entry is not None:
             step = self.state.entry.step
             envelopes = {
-                f"{step}.{self.state.attempt}.{holder}": "e" for holder in ("uni", "ngo", "platform")
+                f"{step}.{self.state.attempt}.{holder}": {"a": "e"} for holder in ("uni", "ngo", "platform")
             }
             complete = cmd.CompleteEntry(
                 command_id=self.cid(), actor=cmd.SERVICE, step=step, envelopes=envelopes
@@ -447,7 +447,7 @@ class Releases(RuleBasedStateMachine):
     def late_grant(self, partner: str) -> None:
         self.do(
             cmd.MakeGrant(
-                command_id=self.cid(), actor=MANAGER, partner=partner, recipient=RECIPIENT, envelope="e"
+                command_id=self.cid(), actor=MANAGER, partner=partner, recipient=RECIPIENT, envelopes={"a": "e"}
             )
         )
 

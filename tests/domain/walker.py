@@ -194,7 +194,7 @@ class Walker:
         ]
         recipients = {r.partner: r.recipient for r in ready}
         envelopes = {
-            grant.id: f"envelopes/{grant.id}"
+            grant.id: {"artifact": f"envelopes/{grant.id}"}
             for grant in planned_grants(self.state, step, recipients, self.now)
             if grant.kind == "key"
         }

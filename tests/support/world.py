@@ -71,7 +71,7 @@ class World:
         step = state.plan.step(request.step)
         assert step is not None
         grants = planned_grants(state, step, {}, request.at)
-        return msg.EnvelopesMade(envelopes={g.id: f"envelope/{g.id}" for g in grants if g.kind == "key"})
+        return msg.EnvelopesMade(envelopes={g.id: {"a1": f"envelope/{g.id}"} for g in grants if g.kind == "key"})
 
     @activity.defn(name=names.PUBLISH_STEP)
     def publish_step(self, request: msg.StepRequest) -> msg.Published:
