@@ -165,9 +165,10 @@ def _reason(error: Exception) -> str:
 
 @lru_cache(maxsize=256)
 def _insert_new(dialect: str, table: Table) -> Executable:
+    keys = list(table.primary_key)
     if dialect == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing().returning(*keys)
+    return sqlite.insert(table).on_conflict_do_nothing().returning(*keys)
 
 
 def insert_new(session: Session, table: Table, row: Mapping[str, Any]) -> bool:
@@ -176,7 +177,8 @@ def insert_new(session: Session, table: Table, row: Mapping[str, Any]) -> bool:
     On PostgreSQL this waits for another transaction that is just inserting the same key.
     """
     connection = session.connection()
-    return bool(connection.execute(_insert_new(connection.dialect.name, table), dict(row)).rowcount)
+    done = connection.execute(_insert_new(connection.dialect.name, table), dict(row))
+    return done.first() is not None
 
 
 @lru_cache(maxsize=256)
