@@ -12,7 +12,7 @@ import httpx
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 
-from infra.codec import write_new_keys
+from infra.provision import provision_dev
 from infra.roots import ROOTS
 from infra.settings import PREFIX, Role, Settings
 from infra.stack_state import StackError
@@ -170,13 +170,7 @@ def prepare(settings: Settings) -> None:
     """Make the data folder, and in dev mode what it needs inside. Safe to repeat; nothing existing is changed."""
     settings.for_role(Role.STACK)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    own = {
-        settings.effective_codec_keys_file: settings.codec_keys_file,
-        settings.effective_document_keys_file: settings.document_keys_file,
-    }
-    for path, given in own.items():
-        if settings.dev and given is None and path is not None and not path.exists():
-            write_new_keys(path)
+    provision_dev(settings)
 
 
 def one_machine(settings: Settings, *, any_port: bool = True, ui: bool = False) -> Stack:

@@ -19,19 +19,19 @@ _NONCE_BYTES = 12
 
 
 class SealedDocuments:
-    """Seals and opens texts; satisfies `orchestrator.api.deps.DocumentCipher`."""
+    """Seals and opens texts; satisfies `orchestrator.records.documents.Cipher`."""
 
     def __init__(self, keys: CodecKeys) -> None:
         self._keys = keys
 
-    def encrypt(self, plaintext: bytes, *, context: bytes) -> bytes:
+    def seal(self, data: bytes, context: bytes) -> bytes:
         """The text sealed under the current key; `context` says where it stands, and must be the same to open it."""
         key_id = self._keys.current.encode()
         head = _VERSION + bytes([len(key_id)]) + key_id
         nonce = os.urandom(_NONCE_BYTES)
-        return head + nonce + self._keys.cipher(self._keys.current).encrypt(nonce, plaintext, head + context)
+        return head + nonce + self._keys.cipher(self._keys.current).encrypt(nonce, data, head + context)
 
-    def decrypt(self, sealed: bytes, *, context: bytes) -> bytes:
+    def open(self, sealed: bytes, context: bytes) -> bytes:
         """The text.
 
         Raises:

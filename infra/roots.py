@@ -14,11 +14,12 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from sqlalchemy import Engine
 from temporalio.client import Client
 from temporalio.worker import Worker
 
 from infra.health import Check, HealthServer
-from infra.settings import Role, Settings
+from infra.settings import InvalidSettingError, Role, Settings, read_secret
 from infra.temporal import connect, deployment_config, make_current
 from orchestrator.contracts import names
 
@@ -94,33 +95,139 @@ async def serve_worker(settings: Settings, stop: asyncio.Event, client: Client, 
                 await parts.close()
 
 
-async def releases_parts(settings: Settings) -> WorkerParts:
+async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
     """The release worker: workflows, and the records that they write through local activities."""
+    from activities.records import RecordActivities
+    from infra.parts import records_engine
     from workflows.ingest import IngestWorkflow
     from workflows.release import ReleaseWorkflow
 
+    engine = records_engine(settings)
     return WorkerParts(
         queue=names.QUEUE_RELEASES,
-        workflows=(ReleaseWorkflow, IngestWorkflow),
+        activities=RecordActivities(engine).all,
         max_activities=settings.releases_activities,
+        workflows=(ReleaseWorkflow, IngestWorkflow),
         max_workflow_tasks=settings.releases_workflow_tasks,
         max_cached_workflows=settings.releases_cached_workflows,
+        checks={"records": records_check(engine)},
     )
 
 
-def worker_root(role: Role, parts: Callable[[Settings], Awaitable[WorkerParts]]) -> Root:
+async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
+    """The transfer worker: seals, publishes, and tells releases of what was sealed. It holds no key of custody's."""
+    from activities.binding import BindingActivities
+    from activities.hub import HubPublishing
+    from activities.plaintext import PlaintextPublishing
+    from activities.publishing import PublishingActivities
+    from activities.sealing import SealingActivities, SealingParts
+    from artifacts.signing import SigningKey
+    from artifacts.stores.hub import HubStore
+    from artifacts.stores.opening import elliptic_key_signer
+    from infra.parts import StoreOpener, records_engine
+    from infra.provision import CustodyPublic
+
+    engine, opener = records_engine(settings), StoreOpener(settings)
+    store_uri = settings.effective_store_uri
+    key_file = settings.effective_transfer_signing_key_file
+    if key_file is None:
+        raise InvalidSettingError("SLUICE_TRANSFER_SIGNING_KEY_FILE is not set")
+    sealing = SealingActivities(
+        SealingParts(
+            engine=engine,
+            open_store=opener,
+            stores=(store_uri,),
+            signer=SigningKey.parse(read_secret(key_file, "transfer_signing_key_file")),
+            custody_recipient=lambda: CustodyPublic.read(settings.effective_custody_public_file).recipient,
+            state_dir=settings.data_dir / "sealing",
+            ingest_root=settings.effective_ingest_dir,
+        )
+    )
+    model_key = settings.effective_model_signing_key_file
+    plaintext = None
+    if model_key is not None:
+        plaintext = PlaintextPublishing(
+            engine,
+            opener,
+            custody_keys=lambda: CustodyPublic.read(settings.effective_custody_public_file).verifiers,
+            signer=elliptic_key_signer(model_key),
+            scratch=settings.data_dir / "opening",
+        )
+    hub = None
+    if store_uri.startswith("hf:"):
+        shown = opener(store_uri)
+        assert isinstance(shown, HubStore)
+        hub = HubPublishing(shown.calls)
+    publishing = PublishingActivities(engine, lambda: opener(store_uri), hub=hub, plaintext=plaintext)
+    return WorkerParts(
+        queue=names.QUEUE_TRANSFER,
+        activities=[*sealing.all, *publishing.all, *BindingActivities(engine, client).all],
+        max_activities=settings.transfer_activities,
+        checks={"records": records_check(engine)},
+    )
+
+
+def records_check(engine: Engine) -> Check:
+    """Whether the records answer and hold our tables."""
+    from orchestrator.records import database
+
+    async def check() -> None:
+        await asyncio.to_thread(database.ping, engine)
+
+    return check
+
+
+def worker_root(role: Role, parts: Callable[[Settings, Client], Awaitable[WorkerParts]]) -> Root:
     """The root of a worker, from the function that builds its parts."""
 
     async def root(settings: Settings, stop: asyncio.Event) -> None:
         client = await connect(
             settings, patience=timedelta(seconds=30), identity=f"{role.value}@{settings.deployment}"
         )
-        await serve_worker(settings, stop, client, await parts(settings))
+        await serve_worker(settings, stop, client, await parts(settings, client))
 
     return root
 
 
+async def api_root(settings: Settings, stop: asyncio.Event) -> None:
+    """One API process: uvicorn over `orchestrator.api`, until the stop event; streams are ended, requests finished."""
+    from infra.parts import ArtifactFormats, document_cipher, records_engine
+    from infra.provision import CustodyPublic
+    from infra.serving import serve
+    from orchestrator.api.app import create_app
+    from orchestrator.api.commands import TemporalGateway
+    from orchestrator.api.deps import ApiSettings, Deps
+
+    client = await connect(settings, patience=timedelta(seconds=30), identity=f"api@{settings.deployment}")
+    public = settings.effective_custody_public_file
+    deps = Deps(
+        engine=records_engine(settings),
+        gateway=TemporalGateway(client),
+        documents=document_cipher(settings),
+        formats=ArtifactFormats(),
+        settings=ApiSettings(public_url=settings.effective_public_url),
+        log_keys=CustodyPublic.read(public).log_keys if public.exists() else (),
+    )
+    await serve(create_app(deps), settings, stop)
+
+
+async def migrate_root(settings: Settings, stop: asyncio.Event) -> None:
+    """Bring the database to the newest schema; on an empty one, make the first operator and its token."""
+    from infra.first import first_operator
+    from infra.parts import records_engine
+    from orchestrator.records.migrate import migrate
+
+    engine = records_engine(settings)
+    revision = await asyncio.to_thread(migrate, engine)
+    log.info("migrated", revision=revision)
+    await asyncio.to_thread(first_operator, engine, settings.effective_operator_token_file)
+    engine.dispose()
+
+
 #: Role → its root. A role that isn't here can't be started.
 ROOTS: Mapping[Role, Root] = {
+    Role.API: api_root,
     Role.RELEASES: worker_root(Role.RELEASES, releases_parts),
+    Role.TRANSFER: worker_root(Role.TRANSFER, transfer_parts),
+    Role.MIGRATE: migrate_root,
 }

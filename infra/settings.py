@@ -172,6 +172,21 @@ class Settings(BaseSettings):
         default=None, description="File with the token for the Hugging Face Hub."
     )
 
+    ingest_dir: Path | None = Field(
+        default=None,
+        description="Folder that ingests may read plaintext from; a path in an ingest is below it. Unset: ingests read `s3://` and "
+        "`hf:` only. Dev mode makes `ingest` in the data folder.",
+    )
+    transfer_signing_key_file: Path | None = Field(
+        default=None,
+        description="File with the key that signs manifests of what transfer workers seal (`sluice artifact keygen`). Dev mode makes one.",
+    )
+    model_signing_key_file: Path | None = Field(
+        default=None,
+        description="PEM file with the EC key that signs plaintext published at `open`, in the form of OpenSSF model signing. Unset: a "
+        "plan that publishes plaintext can't be entered there. Dev mode makes one.",
+    )
+
     # --- the API
     api_host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     api_port: int = Field(default=8420, ge=0, le=65535, description="Port that the API listens on.")
@@ -184,7 +199,35 @@ class Settings(BaseSettings):
         "listen on more than loopback.",
     )
 
+    operator_token_file: Path | None = Field(
+        default=None,
+        description="Where `migrate` writes the first operator's API token (0600) when there is no principal yet. Unset: none is made. "
+        "Dev mode uses `secrets/operator.token` in the data folder.",
+    )
+
     # --- custody
+    custody_public_file: Path | None = Field(
+        default=None,
+        description="JSON file with custody's public half, written when its keys are made: who roots are wrapped to, and the keys that "
+        "envelopes and log checkpoints are verified with. Everybody may read it. Unset: `public/custody.json` in the data folder.",
+    )
+    custody_identity_file: Path | None = Field(
+        default=None,
+        description="File with the private key that root keys are wrapped to. Unset: `custody/identity` in the data folder.",
+    )
+    custody_signing_key_file: Path | None = Field(
+        default=None,
+        description="File with the key that signs envelopes and public key records. Unset: `custody/signing.key` in the data folder.",
+    )
+    custody_log_key_file: Path | None = Field(
+        default=None,
+        description="File with the Ed25519 key that signs checkpoints of the audit log. Unset: `custody/log.key` in the data folder.",
+    )
+    custody_memory_file: Path | None = Field(
+        default=None,
+        description="Where custody remembers its last checkpoint, so that a rewritten or restored log is noticed; on a disk of its own, "
+        "away from the database. Unset: `custody/memory` in the data folder.",
+    )
     key_provider: KeyProvider = Field(
         default=KeyProvider.LOCAL,
         description="Who holds the key-encryption key: `local`, `openbao`, `aws-kms`.",
@@ -369,6 +412,54 @@ class Settings(BaseSettings):
         return self.keyring_file or self.data_dir / "custody" / "keyring"
 
     @property
+    def effective_ingest_dir(self) -> Path | None:
+        """The ingest folder; in dev mode the one that the stack makes."""
+        return self.ingest_dir or (self.data_dir / "ingest" if self.dev else None)
+
+    @property
+    def effective_transfer_signing_key_file(self) -> Path | None:
+        """The transfer workers' signing key; in dev mode the one that the stack makes."""
+        return self.transfer_signing_key_file or self._dev_secret("transfer.key")
+
+    @property
+    def effective_model_signing_key_file(self) -> Path | None:
+        """The key that signs published plaintext; in dev mode the one that the stack makes."""
+        return self.model_signing_key_file or self._dev_secret("model-signing.pem")
+
+    @property
+    def effective_operator_token_file(self) -> Path | None:
+        """Where the first operator's token goes."""
+        return self.operator_token_file or self._dev_secret("operator.token")
+
+    def _dev_secret(self, name: str) -> Path | None:
+        return self.data_dir / "secrets" / name if self.dev else None
+
+    @property
+    def effective_custody_public_file(self) -> Path:
+        """Custody's public half."""
+        return self.custody_public_file or self.data_dir / "public" / "custody.json"
+
+    @property
+    def effective_custody_identity_file(self) -> Path:
+        """The private key that roots are wrapped to."""
+        return self.custody_identity_file or self.data_dir / "custody" / "identity"
+
+    @property
+    def effective_custody_signing_key_file(self) -> Path:
+        """The key that signs envelopes."""
+        return self.custody_signing_key_file or self.data_dir / "custody" / "signing.key"
+
+    @property
+    def effective_custody_log_key_file(self) -> Path:
+        """The key that signs checkpoints."""
+        return self.custody_log_key_file or self.data_dir / "custody" / "log.key"
+
+    @property
+    def effective_custody_memory_file(self) -> Path:
+        """Where custody remembers its last checkpoint."""
+        return self.custody_memory_file or self.data_dir / "custody" / "memory"
+
+    @property
     def shutdown_timeout(self) -> timedelta:
         """How long a process may finish its work after SIGTERM."""
         return timedelta(seconds=self.shutdown_seconds)
@@ -401,10 +492,23 @@ class Settings(BaseSettings):
 
 
 #: Settings that lead to the key-encryption key.
-CUSTODY_ONLY = frozenset({"keyring_passphrase_file", "keyring_file", "openbao_token_file", "aws_kms_key_id"})
+CUSTODY_ONLY = frozenset(
+    {
+        "aws_kms_key_id",
+        "custody_identity_file",
+        "custody_log_key_file",
+        "custody_memory_file",
+        "custody_signing_key_file",
+        "keyring_file",
+        "keyring_passphrase_file",
+        "openbao_token_file",
+    }
+)
 
 _SPEAKS_TO_TEMPORAL = frozenset({Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.STACK})
-_SPEAKS_TO_DATABASE = frozenset({Role.API, Role.RELEASES, Role.CUSTODY, Role.MIGRATE, Role.STACK})
+_SPEAKS_TO_DATABASE = frozenset(
+    {Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.MIGRATE, Role.STACK}
+)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -1,0 +1,89 @@
+"""Parts that several processes are made of: the records, stores with their credentials, the API's helpers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine
+
+from artifacts.errors import ArtifactError
+from artifacts.keys import partner_recipient
+from artifacts.manifest import parse_manifest
+from artifacts.stores.base import Store, open_store
+from infra.codec import CodecKeys
+from infra.documents import SealedDocuments
+from infra.settings import InvalidSettingError, Settings, read_secret
+from orchestrator.api.deps import ManifestFacts
+from orchestrator.domain.errors import Malformed, Reason
+from orchestrator.records import database
+
+
+def records_engine(settings: Settings) -> Engine:
+    """The engine of the records."""
+    file = settings.database_password_file
+    password = None if file is None else read_secret(file, "database_password_file")
+    url = settings.effective_database_url
+    return database.connect(url, password=password, pool_size=settings.database_pool_size)
+
+
+class StoreOpener:
+    """Opens stores with this deployment's endpoints and tokens."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, uri: str) -> Store:
+        """The store at `uri`."""
+        settings, options = self._settings, dict[str, Any]()
+        scheme = uri.partition(":")[0]
+        if scheme == "s3" and settings.s3_endpoint_url:
+            options["endpoint_url"] = settings.s3_endpoint_url
+        if scheme == "hf":
+            if settings.hub_endpoint_url:
+                options["endpoint"] = settings.hub_endpoint_url
+            if settings.hub_token_file is not None:
+                options["token"] = read_secret(settings.hub_token_file, "hub_token_file")
+            options["spool"] = settings.data_dir / "spool"
+        return open_store(uri, **options)
+
+
+class ArtifactFormats:
+    """Reads the formats of sealed artifacts; satisfies `orchestrator.api.deps.Formats`."""
+
+    def read_manifest(self, data: bytes, *, digest: str) -> ManifestFacts:
+        """Hold a signed manifest to every rule of its format."""
+        try:
+            found = parse_manifest(data, trusted=None, expected_digest=digest.removeprefix("sha256:"))
+        except ArtifactError as error:
+            raise Malformed(
+                "the manifest cannot be registered", [Reason("manifest", str(error), "body.manifest")]
+            ) from None
+        return ManifestFacts(
+            artifact=found.artifact_id,
+            digest=f"sha256:{found.digest}",
+            components=tuple(sorted({file.component for file in found.files})),
+            files=len(found.files),
+            size=found.size,
+        )
+
+    def check_recipient(self, text: str) -> None:
+        """Raise unless this is an age recipient that envelopes can be made for."""
+        try:
+            partner_recipient(text)
+        except ArtifactError as error:
+            raise Malformed(
+                "this is no recipient that envelopes can be made for",
+                [Reason("recipient", str(error), "body.recipient")],
+            ) from None
+
+
+def document_cipher(settings: Settings) -> SealedDocuments:
+    """What evidence texts are sealed with.
+
+    Raises:
+        InvalidSettingError: no file of keys is set.
+    """
+    path = settings.effective_document_keys_file
+    if path is None:
+        raise InvalidSettingError("SLUICE_DOCUMENT_KEYS_FILE is not set")
+    return SealedDocuments(CodecKeys.read(path))
