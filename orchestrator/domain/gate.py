@@ -256,15 +256,19 @@ def _monitors(state: ReleaseState, step: Step, now: datetime) -> Iterator[Condit
 def _view(state: ReleaseState, record: SignOffRecord, subject: str, step: Step, now: datetime) -> SignOffView:
     person = state.plan.people.get(record.person)
     standing: Literal["counts", "stale", "expired", "not_in_plan", "barred"] = "counts"
-    if person is None or not may_sign_as(state, record.person, record.role, now):
+    if record.decision == "reject":
+        # anybody whom the plan names may stop a gate, and does until they withdraw it or the step is another one
+        if person is None:
+            standing = "not_in_plan"
+        elif record.step_digest != step_digest(step):
+            standing = "stale"
+    elif person is None or not may_sign_as(state, record.person, record.role, now):
         standing = "not_in_plan"
     elif record.person in state.barred:
         standing = "barred"
-    elif (record.decision == "approve" and record.subject != subject) or (
-        record.decision == "reject" and record.step_digest != step_digest(step)
-    ):
+    elif record.subject != subject:
         standing = "stale"
-    elif record.decision == "approve" and record.expires_at <= now:
+    elif record.expires_at <= now:
         standing = "expired"
     return SignOffView(
         person=record.person,
