@@ -47,7 +47,8 @@ def parse_duration(text: object) -> timedelta:
     if isinstance(text, timedelta):
         value = text
     elif isinstance(text, str) and _DURATION.fullmatch(text):
-        value = timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in _TERM.findall(text)))
+        seconds = sum(int(n) * _UNITS[unit] for n, unit in _TERM.findall(text))
+        value = min(timedelta(seconds=min(seconds, 10**12)), _LONGEST + timedelta(seconds=1))
     else:
         raise ValueError("a duration is written like 90s, 45m, 12h, 30d, 2w or 1d12h")
     if value <= timedelta(0):
