@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format up down status lock clean bench-log fuzz bench-seal
+.PHONY: help install demo test check format up down status lock clean bench-log fuzz bench-seal bench-leaks
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ fuzz: $(STAMP) ## mutate the input of every parser of sealed artifacts, at lengt
 lock: $(STAMP) ## resolve the dependencies anew and pin them with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
 	    --extra service --extra leaks --extra embedded --group dev pyproject.toml -o requirements/dev.lock
+
+bench-leaks: $(STAMP) ## leaks: detection, cost, false matches, marks; draws docs/leaks-distribution.svg
+	$(BIN)/python -m infra.bench.leaks
 
 clean: ## remove what the build made (not the data of `make up`)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -28,11 +28,12 @@ from artifacts.leaks.verdict import ArtifactFinding, TensorEvidence, judge
 
 MAX_READ = 12
 READ_BYTES = 4 << 20
-BLOCKS = 4
+BLOCKS = 2
 MIN_AGREEMENT = 0.4  # median |r| of assigned embedding columns; independent models stay below 0.3 at 128 rows
 MIN_SIMILARITY = 0.6
 MIN_PAIRS = 4
 PARENT_MARGIN = 0.05
+CERTAIN_R = 0.5  # tensors inside one model stay far below; the search for a better candidate ends
 
 
 def aligned_tier(
@@ -77,13 +78,13 @@ def _against(
     if signature.embedding is None or len(signature.projected) < 2:
         return None
     tables = [m for m in found if _like(m, signature.embedding, key)]
-    chosen = _choose(found, signature.projected)
+    chosen, ranks = _choose(found, signature.projected)
     if not tables or len(chosen) < 2:
         return None
     for table in tables[:2]:
         axis = _hidden_axis(table, signature.embedding, key, reader)
         if axis is not None:
-            return _test(chosen, signature, key, reader, *axis)
+            return _test(chosen, ranks, signature, key, reader, *axis)
     return None
 
 
@@ -189,24 +190,32 @@ def assign(similarity: F32) -> npt.NDArray[np.intp]:
     return out
 
 
-def _choose(found: Sequence[Matrix], projected: Sequence[ProjectedRows]) -> list[Matrix]:
-    """Up to 12 suspect matrices to read: of each shape first those of the same rank in the order of names."""
+def _choose(
+    found: Sequence[Matrix], projected: Sequence[ProjectedRows]
+) -> tuple[list[Matrix], dict[int, int]]:
+    """Up to 12 suspect matrices to read, and each one's rank among those of its shape, in natural order of names.
+
+    Of each shape those come first whose rank is one of the reference's; names prove nothing, but most leakers keep them.
+    """
     queues: list[list[Matrix]] = []
+    ranks: dict[int, int] = {}
     for shape in sorted({(p.rows, p.cols) for p in projected}, key=lambda s: (s[0] == s[1], s)):
         same = sorted((m for m in found if m.shape == shape), key=lambda m: kept.natural_key(m.tensor.name))
-        ranks = [p.rank for p in projected if (p.rows, p.cols) == shape]
-        first = [same[k] for k in dict.fromkeys(ranks) if k < len(same)]
+        ranks.update({id(m): rank for rank, m in enumerate(same)})
+        wanted = [p.rank for p in projected if (p.rows, p.cols) == shape]
+        first = [same[k] for k in dict.fromkeys(wanted) if k < len(same)]
         queues.append(first + [m for m in same if m not in first])
     chosen: list[Matrix] = []
     while any(queues) and len(chosen) < MAX_READ:
         for queue in queues:
             if queue and len(chosen) < MAX_READ:
                 chosen.append(queue.pop(0))
-    return chosen
+    return chosen, ranks
 
 
 def _test(
     chosen: Sequence[Matrix],
+    ranks: dict[int, int],
     signature: WeightSignature,
     key: SketchKey,
     reader: _CachedReader,
@@ -218,12 +227,13 @@ def _test(
     for suspect, rows in zip(chosen, _read_rows(chosen, key, reader), strict=True):
         theirs = _centred(kept.scale_rows(rows[:, order] * signs) @ matrix)
         best: TensorEvidence | None = None
-        for reference in signature.projected:
-            if (reference.rows, reference.cols) != suspect.shape:
-                continue
+        same = [p for p in signature.projected if (p.rows, p.cols) == suspect.shape]
+        for reference in sorted(same, key=lambda p: p.rank != ranks[id(suspect)]):
             r, z = held_out(_centred(reference.projections.astype(np.float32)), theirs)
             if best is None or r > best.r:
                 best = TensorEvidence(suspect.label, reference.name, suspect.shape, r, z, passes(r, z))
+                if r >= CERTAIN_R and best.matched:
+                    break
         if best is not None:
             tensors.append(best)
     return tensors
@@ -236,7 +246,7 @@ def _read_rows(chosen: Sequence[Matrix], key: SketchKey, reader: _CachedReader) 
     for matrix in chosen:
         codec = matrix.tensor.codec
         assert codec is not None, "only decodable tensors have matrices"
-        block = max(4, min(64, left // (BLOCKS * codec.nbytes(matrix.cols)), matrix.rows // BLOCKS))
+        block = max(4, min(128, left // (BLOCKS * codec.nbytes(matrix.cols)), matrix.rows // BLOCKS))
         words = key.words("suspect rows", matrix.shape, BLOCKS)
         stripe = matrix.rows // BLOCKS
         for i, word in enumerate(words):

@@ -14,9 +14,11 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpcore
@@ -132,11 +134,17 @@ class _GuardedBackend(httpcore.NetworkBackend):
         self._inner.sleep(seconds)
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """Loading the certificates takes 50 ms, as long as the rest of a small scan."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class _GuardedTransport(httpx.HTTPTransport):
     def __init__(self, policy: AddressPolicy) -> None:
-        super().__init__()
+        super().__init__(verify=_tls())
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=_tls(),
             max_connections=2 * PARALLEL,
             max_keepalive_connections=2 * PARALLEL,
             network_backend=_GuardedBackend(policy),
@@ -323,7 +331,8 @@ class HttpSource:
         data = bytearray()
         for chunk in answer.iter_raw():
             data += chunk
-            if len(data) >= length:
+            # An honest answer ends here by itself; one byte more shows that it does not.
+            if len(data) > length or (self._whole and len(data) == length):
                 break
             if self._budget.seconds_left <= 0:
                 raise BudgetError(

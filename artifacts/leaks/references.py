@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,11 @@ class ReferenceSet:
             shape: ShapeIndex(found, prepare(np.stack([c.sketch.samples for c in found])))
             for shape, found in grouped.items()
         }
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each signature, by artifact."""
+        return {s.artifact: s.digest() for s in self.signatures}
 
     @property
     def artifacts(self) -> Sequence[WeightSignature]:

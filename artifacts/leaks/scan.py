@@ -104,7 +104,7 @@ def scan(
         bytes_read=sum(a.length for a in run.ledger.accesses),
         requests=len(run.ledger.accesses),
         key_id=references.key.key_id,
-        signatures={s.artifact: s.digest() for s in references.signatures},
+        signatures=references.digests,
         accesses=tuple(run.ledger.accesses),
     )
 

@@ -37,6 +37,7 @@ PROBES = 8192
 MAX_MATRIX = 1 << 30
 MAX_SECONDS = 24 * 3600.0
 MAX_ASSIGNED = 20_000
+CERTAIN_R = 0.5  # no second matrix comes near: the search for a better one ends
 MIN_ROW_AGREEMENT = 4.5  # in standard errors of a chance correlation
 
 
@@ -268,6 +269,9 @@ def _reordered(matrix: WholeMatrix, held: _Reference, axis: Axis) -> Iterator[Pa
             if passes(r, z) and (best is None or r > best.r):
                 named = replace(matrix, name=f"{matrix.name} reordered")
                 best = Pair(named, reference, r, z, _put_back(matrix, axis, rows, flip=flip))
+                if r >= CERTAIN_R:
+                    yield best
+                    return
     if best is not None:
         yield best
 
@@ -376,7 +380,7 @@ def compare_whole(
         bytes_read=sum(a.length for a in ledger.accesses),
         requests=len(ledger.accesses),
         key_id=references.key.key_id if references else "",
-        signatures={s.artifact: s.digest() for s in references.signatures} if references else {},
+        signatures=references.digests if references else {},
         accesses=tuple(ledger.accesses),
     )
 
