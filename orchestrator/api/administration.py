@@ -53,7 +53,11 @@ class TermsBody(Frozen):
     terms: Line
 
 
-class PartnerView(Partner, Timed):
+class RegisteredPartner(Partner):
+    """A partner with its keys and the terms that it accepted."""
+
+
+class PartnerView(RegisteredPartner, Timed):
     """A partner with its keys and the terms that it accepted."""
 
 
@@ -64,7 +68,7 @@ class PartnerKeyView(PartnerKey, Timed):
 class PartnerPage(Timed):
     """Partners by id."""
 
-    items: list[Partner]
+    items: list[RegisteredPartner]
     next_cursor: str | None
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
-from orchestrator.api import problems
+from orchestrator.api import pages, problems
+from orchestrator.api.contract import openapi_of
 from orchestrator.api.deps import Deps
 from orchestrator.api.middleware import Edge
 from orchestrator.api.routers import (
@@ -42,6 +40,21 @@ _ROUTERS = (
     health,
 )
 
+_TAGS = {
+    "releases": "Releases and their plans.",
+    "gates": "Steps and gates: the verdict, previews, and what people decide there.",
+    "evidence": "Documents bound by their digest.",
+    "caution": "Holds, incidents, amendments, rollbacks: caution is cheap, its undoing takes a quorum.",
+    "grants": "Who has access, and the envelopes with their keys.",
+    "partners": "Outside organisations, their keys and the terms they accepted.",
+    "artifacts": "Sealed artifacts and what seals them.",
+    "events": "What has happened, as a list and live.",
+    "me": "The caller, and what waits for them.",
+    "principals": "Who may call, and their tokens.",
+    "audit": "The tamper-evident log and its proofs.",
+    "health": "Whether the service lives and can work.",
+}
+
 _DESCRIPTION = """\
 Staged release of AI models. Every refusal is a problem document (RFC 9457) that lists every reason.
 
@@ -60,20 +73,13 @@ def create_app(deps: Deps) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
     app.state.deps = deps
     for module in _ROUTERS:
         app.include_router(module.router)
+    pages.install(app)
     problems.install(app)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]
     app.add_middleware(Edge, deps=deps, secure=deps.settings.public_url.startswith("https://"))
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        app.openapi_schema = schema
-    return app.openapi_schema

@@ -150,18 +150,16 @@ def response_of(error: SluiceError, *, request_id: str | None = None) -> JSONRes
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route: one documented problem for each status, 500 and 503 always among them."""
+    """The `responses=` of a route: a problem for each status, 500 and 503 always among them; `contract` describes them."""
     return {
-        status: {
-            "model": Problem,
-            "description": _description(status),
-            "content": {
-                MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": _example(status)}
-            },
-            **_headers(status),
-        }
-        for status in sorted({*statuses, 500, 503})
+        status: {"description": "", "content": {MEDIA_TYPE: {}}} for status in sorted({*statuses, 500, 503})
     }
+
+
+def described(status: int) -> dict[str, Any]:
+    """The problem response of a status as OpenAPI describes it."""
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": _example(status)}
+    return {"description": _description(status), "content": {MEDIA_TYPE: content}, **_headers(status)}
 
 
 def _description(status: int) -> str:

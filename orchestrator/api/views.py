@@ -54,6 +54,21 @@ class CommandResult(Timed):
     `repeated`: this idempotency key had been answered before; this is the answer of the first time.
     """
 
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "release": "gt-mini-1.0",
+                    "seq": 9,
+                    "events": ["signed_off"],
+                    "repeated": False,
+                    "server_time": "2026-11-23T09:00:00Z",
+                }
+            ]
+        },
+    )
+
     release: Name
     seq: int = Field(description="number of the release's last event after the command")
     events: list[str] = Field(description="types of the events that it made; none: nothing changed")

@@ -88,7 +88,9 @@ class RealFormats:
         try:
             partner_recipient(text)
         except ArtifactError as error:
-            raise Malformed("the recipient is refused", [Reason("recipient", str(error), "recipient")]) from None
+            raise Malformed(
+                "the recipient is refused", [Reason("recipient", str(error), "recipient")]
+            ) from None
 
 
 @dataclass

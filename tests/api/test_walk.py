@@ -65,7 +65,9 @@ def test_no_key_is_handed_over_on_hold_also_not_again(api: Api, sealed: Sealed, 
     assert api.get("ngo-account", path).status_code == 409
 
 
-def test_a_revoked_grant_gives_no_key_and_its_end_says_whether_it_was_out(api: Api, sealed: Sealed, recipient: str) -> None:
+def test_a_revoked_grant_gives_no_key_and_its_end_says_whether_it_was_out(
+    api: Api, sealed: Sealed, recipient: str
+) -> None:
     api.to_download(sealed, recipient)
     path = envelope_path(api, sealed)
     body = {"command": {"type": "revoke", "partner": "ngo", "reason": "terms"}}
@@ -105,7 +107,9 @@ def test_an_incident_holds_and_a_quorum_resumes(api: Api, sealed: Sealed) -> Non
     report = {"id": "leak-1", "kind": "leak", "severity": "moderate", "summary": "seen on a tracker"}
     assert "hold_placed" in api.ok(api.post("sam", api.path("/incidents"), report))["events"]
     api.ok(
-        api.post("sam", api.path("/incidents/leak-1/triage"), {"severity": "moderate", "confidence": "false_alarm"})
+        api.post(
+            "sam", api.path("/incidents/leak-1/triage"), {"severity": "moderate", "confidence": "false_alarm"}
+        )
     )
     api.ok(api.post("lea", api.path("/incidents/leak-1/close"), {"outcome": "another model"}))
     first = api.ok(api.post("sam", api.path("/resume"), {"reason": "nothing found"}))
@@ -162,9 +166,9 @@ def test_breaking_the_glass_takes_two_and_leaves_a_review(api: Api, sealed: Seal
 
 def test_a_rollback_and_an_abort_end_access(api: Api, sealed: Sealed) -> None:
     api.to_demo(sealed)
-    assert api.ok(api.post("sam", api.path("/rollback"), {"to": "inside", "reason": "leaks data"}))["events"] == [
-        "rolled_back"
-    ]
+    assert api.ok(api.post("sam", api.path("/rollback"), {"to": "inside", "reason": "leaks data"}))[
+        "events"
+    ] == ["rolled_back"]
     assert api.ok(api.get("ann", api.path("")))["live_grants"] == 0
     api.ok(api.post("mia", api.path("/abort"), {"reason": "given up"}))
     again = api.post("sam", api.path("/hold"), {"reason": "late"})

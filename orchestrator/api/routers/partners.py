@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 
@@ -15,6 +15,7 @@ from orchestrator.domain.errors import NotFound, NotPermitted, Reason
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.values import Digest, Name
 from orchestrator.records import database, partners
+from orchestrator.records.partners import Partner
 
 router = APIRouter(prefix="/v1/partners", tags=["partners"])
 
@@ -28,6 +29,11 @@ def _own(caller: Caller, partner: str) -> bool:
     if caller.partner != partner:
         raise NotFound(f"there is no partner {partner}")
     return True
+
+
+def _fields(partner: Partner) -> dict[str, Any]:
+    """The fields of a partner; `dict(partner)` would call its field `keys`."""
+    return {name: getattr(partner, name) for name in Partner.model_fields}
 
 
 @router.post("", operation_id="createPartner", **guarded(Permission.PARTNER_ADD, 409, 413, success=201))
@@ -44,7 +50,7 @@ def create_partner(
             partners.create(session, body.id, body.name, at=now, by=caller.id)
             creating.remember(session, caller, "partner", body, body.id)
         found = partners.get(session, body.id)
-    return adm.PartnerView(**dict(found), server_time=now)
+    return adm.PartnerView(**_fields(found), server_time=now)
 
 
 @router.get("", operation_id="listPartners", **guarded(Permission.PARTNER_READ))
@@ -57,7 +63,8 @@ def list_partners(
     """Partners by id."""
     with database.reading(deps.engine) as session:
         page = partners.list_partners(session, cursor=cursor, limit=limit)
-    return adm.PartnerPage(items=page.items, next_cursor=page.next, server_time=deps.now())
+    items = [adm.RegisteredPartner(**_fields(found)) for found in page.items]
+    return adm.PartnerPage(items=items, next_cursor=page.next, server_time=deps.now())
 
 
 @router.get("/{partner}", operation_id="getPartner", **guarded(Permission.PARTNER_READ, 404))
@@ -67,7 +74,7 @@ def get_partner(partner: PartnerId, caller: AnyCaller, deps: Parts) -> adm.Partn
         caller.require(Permission.PARTNER_READ)
     with database.reading(deps.engine) as session:
         found = partners.get(session, partner)
-    return adm.PartnerView(**dict(found), server_time=deps.now())
+    return adm.PartnerView(**_fields(found), server_time=deps.now())
 
 
 @router.patch("/{partner}", operation_id="changePartner", **guarded(Permission.PARTNER_ADD, 404, 413))
@@ -81,7 +88,7 @@ def change_partner(
     now = deps.now()
     with database.writing(deps.engine) as session:
         found = partners.set_active(session, partner, body.active, at=now, by=caller.id)
-    return adm.PartnerView(**dict(found), server_time=now)
+    return adm.PartnerView(**_fields(found), server_time=now)
 
 
 @router.post(
@@ -131,4 +138,4 @@ def accept_terms(partner: PartnerId, body: adm.TermsBody, caller: AnyCaller, dep
     now = deps.now()
     with database.writing(deps.engine) as session:
         found = partners.accept_terms(session, partner, body.terms, at=now, by=caller.id)
-    return adm.PartnerView(**dict(found), server_time=now)
+    return adm.PartnerView(**_fields(found), server_time=now)
