@@ -12,9 +12,11 @@ Values never stand in an error's message (`hide_parameters`): they may be what m
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
@@ -25,6 +27,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from orchestrator.domain.errors import Malformed, Unavailable
+from orchestrator.records.errors import RecordsBroken
 
 BUSY_TIMEOUT_MS = 15_000
 WRITE_OPTION = "sluice_write"
@@ -145,15 +148,22 @@ def ping(engine: Engine) -> None:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """The database's failures as an error of the rules, without statement or values."""
+    """The database's failures as an error of the rules, without statement or values.
+
+    Raises:
+        Unavailable: it does not answer, or not in time.
+        RecordsBroken: it refused a statement; the server's own words may quote a row, so they are not repeated.
+    """
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise Unavailable(f"the database does not answer: {_reason(error)}") from None
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise Unavailable(f"the connection to the database was cut: {_reason(error)}") from None
-        raise
+            raise Unavailable("the connection to the database was cut") from None
+        raise RecordsBroken(
+            f"the database refused a statement: {type(error.orig).__name__} at {_place(error)}"
+        ) from None
 
 
 def _reason(error: Exception) -> str:
@@ -161,6 +171,13 @@ def _reason(error: Exception) -> str:
         first = str(error.orig).strip().splitlines()
         return f"{type(error.orig).__name__}: {first[0][:200] if first else 'no reason given'}"
     return "no free connection"
+
+
+def _place(error: Exception) -> str:
+    """The innermost line outside of libraries."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "site-packages" not in frame.filename]
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "an unknown place"
 
 
 @lru_cache(maxsize=256)
