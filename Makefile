@@ -48,6 +48,18 @@ test: $(STAMP) ## every test (under 15 minutes on 2 cores)
 bench-log: $(STAMP) ## audit log: append rate up to 1 000 000 entries, proofs, verification rate
 	$(BIN)/python -m infra.bench.log
 
+build/bench-peers/.installed: requirements/bench.lock | $(STAMP)
+	@test -x build/bench-peers/bin/python || $(PYTHON) -m venv build/bench-peers
+	@$(BIN)/uv pip sync --quiet --python build/bench-peers/bin/python --require-hashes requirements/bench.lock
+	@touch $@
+
+bench-seal: $(STAMP) build/bench-peers/.installed ## sealing, opening, one tensor: beside cp, openssl, age, pyrage, Tink, AWS (BENCH_ARGS="--size-gib 1")
+	$(BIN)/python -m infra.bench.seal $(BENCH_ARGS)
+
+lock-bench: $(STAMP) ## pin the peers of bench-seal anew
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock-bench' \
+	    requirements/bench.in -o requirements/bench.lock
+
 fuzz: $(STAMP) ## mutate the input of every parser of sealed artifacts, at length (FUZZ_EXAMPLES=5000)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/artifacts/test_fuzz.py --timeout 3600
 

@@ -101,7 +101,9 @@ class OpenedArtifact:
                 f"artifact {self.manifest.artifact_id}: no tensor {name[:120]!a} in the disclosed files"
             )
         path, info = found
-        return Tensor(info, self._shared(path).read_at(info.start, info.end - info.start))
+        data = bytearray(info.end - info.start)
+        self._shared(path).read_into(info.start, memoryview(data))
+        return Tensor(info, data)
 
     @contextmanager
     def safetensors(self, path: str, framework: str = "np") -> Iterator[Any]:

@@ -29,7 +29,7 @@ from artifacts.errors import IntegrityError, WrongKeyError
 from artifacts.fetching import check_sealed_size
 from artifacts.keys import FileKey
 from artifacts.manifest import FileEntry, file_object_key
-from artifacts.sources import Blob, FileBlob, StoreBlob, UrlSource
+from artifacts.sources import LOCAL_STEP, Blob, FileBlob, StoreBlob, UrlSource
 from artifacts.stores.base import Store
 
 _INFO = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
@@ -169,18 +169,29 @@ class SealedFile(io.RawIOBase):
             IntegrityError, WrongKeyError: what lies there is not what was sealed.
             StoreError: it cannot be read.
         """
-        if offset < 0 or length < 0 or offset + length > self._layout.size:
+        if length < 0:
+            raise ValueError(f"{self.name}: cannot read {length} bytes")
+        if offset + length > self._layout.size:
             raise ValueError(
                 f"{self.name}: bytes {offset} to {offset + length} leave the file of {self._layout.size}"
             )
         out = bytearray(length)
-        view = memoryview(out)
-        for start in range(offset, offset + length, _STEP):
-            end = min(start + _STEP, offset + length)
-            self._read_span(start, end, view[start - offset : end - offset])
-        if length == 0:
-            self._read_span(offset, offset, view)
+        self.read_into(offset, memoryview(out))
         return bytes(out)
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """As `read_at`, into a buffer of the caller's, without a copy. After an error the buffer's content is undefined."""
+        length = len(out)
+        if offset < 0 or offset + length > self._layout.size:
+            raise ValueError(
+                f"{self.name}: bytes {offset} to {offset + length} leave the file of {self._layout.size}"
+            )
+        step = LOCAL_STEP if getattr(self._blob, "local", False) else _STEP
+        for start in range(offset, offset + length, step):
+            end = min(start + step, offset + length)
+            self._read_span(start, end, out[start - offset : end - offset])
+        if length == 0:
+            self._read_span(offset, offset, out)
 
     def _read_span(self, start: int, end: int, out: memoryview) -> None:
         """Open [start, end) into `out` with one request, and one of 56 bytes where a part's head is missing."""

@@ -200,7 +200,9 @@ class _Run:
     ) -> SealedArtifact:
         seen = fingerprint(self.files)
         if ticket is not None and ticket.matches(seen, self.parameters) and ticket.finished is not None:
-            return self._publish(*ticket.finished, recognised=True)
+            data, wrapped = ticket.finished
+            manifest = parse_manifest(data, expected_digest=_digest_of(data))
+            return self._publish(manifest, wrapped, recognised=True)
         if wanted_id is not None and self.store.stat(manifest_key(wanted_id)) is not None:
             return self._already_there(wanted_id)
         root, artifact_id, done = self._start(ticket, seen, wanted_id)
@@ -221,7 +223,7 @@ class _Run:
         wrapped = wrap_root(root, self.custody, manifest.digest)
         if ticket is not None:
             ticket.finish(manifest.data, wrapped)
-        return self._publish(manifest.data, wrapped, reused=meter.reused)
+        return self._publish(manifest, wrapped, reused=meter.reused)
 
     def _start(
         self, ticket: Ticket | None, seen: str, wanted_id: str | None
@@ -238,14 +240,13 @@ class _Run:
         return root, artifact_id, {}
 
     def _publish(
-        self, data: bytes, wrapped: str, *, recognised: bool = False, reused: int = 0
+        self, manifest: Manifest, wrapped: str, *, recognised: bool = False, reused: int = 0
     ) -> SealedArtifact:
         """Put the wrapped root, then the manifest: an artifact exists when its manifest does. Safe to repeat."""
-        manifest = parse_manifest(data, trusted=None, expected_digest=_digest_of(data))
         was_there = recognised and self.store.stat(manifest_key(manifest.artifact_id)) is not None
         if not was_there:
             self.store.put(wrapped_root_key(manifest.artifact_id), wrapped.encode())
-            self.store.put(manifest_key(manifest.artifact_id), data)
+            self.store.put(manifest_key(manifest.artifact_id), manifest.data)
         return self._result(manifest, wrapped, recognised=was_there, reused=reused)
 
     def _already_there(self, artifact_id: str) -> SealedArtifact:

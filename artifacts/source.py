@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from artifacts.body import Plaintext, read_exactly
-from artifacts.encoding import canonical_json, prefixed, u64
+from artifacts.encoding import prefixed, u64
 from artifacts.errors import SourceChangedError, SourceError
 from artifacts.paths import check_paths
 
@@ -196,7 +197,7 @@ def _fits(path: str, pattern: str) -> bool:
 
 def fingerprint(files: Sequence[PlainFile]) -> str:
     """Hex SHA-256 over names, sizes and identities: the same folder, untouched."""
-    return hashlib.sha256(canonical_json([[f.path, *map(str, f.identity)] for f in files])).hexdigest()
+    return hashlib.sha256(json.dumps([[f.path, *f.identity] for f in files]).encode()).hexdigest()
 
 
 def plaintext_secret(files: Sequence[PlainFile]) -> bytes:

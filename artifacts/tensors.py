@@ -55,7 +55,7 @@ class Tensor:
     """One tensor's bytes, little-endian, as they lie in the file."""
 
     info: TensorInfo
-    data: bytes
+    data: bytes | bytearray
 
     def __repr__(self) -> str:
         return f"Tensor({self.info.name!r}, {self.info.dtype}, {list(self.info.shape)})"

@@ -1,0 +1,388 @@
+"""`make bench-seal`: sealing, opening, verifying and reading one tensor, beside cp, openssl, age, pyrage, Tink and AWS.
+
+One 4 GiB file and 2 000 small ones, on tmpfs and on the disk; put and get through two S3 servers. Peers run in the same
+run, in turn with what they are compared with; medians. `--size-gib 1 --runs 1` for a quick look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from infra.bench.report import FOLDER, Row, report
+
+GIB = 1024**3
+TENSOR = "layer.7.weight"
+PEERS_PYTHON = Path("build/bench-peers/bin/python")
+COPY_AIM, AGE_AIM, S3_AIM, FETCH_AIM, TENSOR_AIM = 0.8, 2.5, 0.9, 1.01, 2.0
+MEMORY_AIM_MIB = 512
+
+
+class Bench:
+    """One place (a folder) to measure in."""
+
+    def __init__(self, place: str, folder: Path, size: int, files: int, runs: int) -> None:
+        self.place, self.folder, self.size, self.files, self.runs = place, folder, size, files, runs
+        self.rows: list[Row] = []
+        self.big = folder / "model.safetensors"
+        self.small = folder / "small"
+
+    def make(self) -> None:
+        """The inputs: a safetensors file of 64 MiB tensors, and a folder of small files."""
+        tensor, count = 64 * 1024 * 1024, self.size // (64 * 1024 * 1024)
+        entries = {
+            f"layer.{i}.weight": {
+                "dtype": "F32",
+                "shape": [tensor // 4],
+                "data_offsets": [i * tensor, (i + 1) * tensor],
+            }
+            for i in range(count)
+        }
+        header = json.dumps(entries).encode()
+        block = os.urandom(tensor)
+        with self.big.open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            for _ in range(count):
+                file.write(block)
+        for i in range(self.files):
+            target = self.small / f"{i % 20:02d}" / f"{i:04d}.bin"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(block[i * 1000 : i * 1000 + 50_000])
+
+    def op(self, name: str, **options: Any) -> dict[str, Any]:
+        """One operation of `seal_ops` in a process of its own."""
+        given = {"keys": str(self.folder / "keys.json"), "sealed": str(self.folder / "sealed.json")} | options
+        given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+        done = subprocess.run(
+            [sys.executable, "-m", "infra.bench.seal_ops", name, json.dumps(given)],
+            check=True, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    def clean(self, *names: str) -> None:
+        """Remove outputs, and let the disk come to rest so that no case pays for the one before."""
+        for name in names:
+            target = self.folder / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+        if self.place != "tmpfs":
+            os.sync()
+
+    def command(self, *command: str | Path) -> dict[str, Any]:
+        """A peer that is a command: wall time, CPU time and peak memory of the child."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        started = time.perf_counter()
+        subprocess.run(
+            [str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        if self.place != "tmpfs":
+            # Sealing and opening sync what they write; so does the peer, or it would be timed into the cache alone.
+            subprocess.run(["sync", "-f", str(self.folder)], check=True)
+        seconds = time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            "seconds": seconds,
+            "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            "peak_mib": 0.0,
+        }
+
+    def row(
+        self, case: str, found: list[dict[str, Any]], amount: int, peer: str | None = None, peer_rate: float | None = None,
+        aim: float | None = None, note: str = "",
+    ) -> float:  # fmt: skip
+        """Add a row of GB/s; gives the rate."""
+        rate: float = amount / 1e9 / median(f["seconds"] for f in found)
+        cpu = median(f["cpu"] for f in found)
+        peak = max(f["peak_mib"] for f in found)
+        told = [note] if note else []
+        if cpu:
+            told.append(f"{amount / 1e9 / cpu:.2f} GB per CPU s")
+        if peak:
+            told.append(f"peak {peak:.0f} MiB")
+        ratio = None if peer_rate is None else rate / peer_rate
+        met = None if aim is None or ratio is None else ratio >= aim
+        self.rows.append(
+            Row(
+                f"{case}, {self.place}",
+                rate,
+                "GB/s",
+                peer,
+                peer_rate,
+                ratio,
+                aim,
+                met,
+                len(found),
+                "; ".join(told),
+            )
+        )
+        print(
+            f"  {case}, {self.place}: {rate:.2f} GB/s" + (f" ({ratio:.2f} x {peer})" if ratio else ""),
+            flush=True,
+        )
+        return rate
+
+    def memory(self, case: str, found: list[dict[str, Any]]) -> None:
+        """Add a row of peak memory, with its aim."""
+        peak = max(f["peak_mib"] for f in found)
+        self.rows.append(
+            Row(
+                f"{case}: peak memory, {self.place}",
+                peak,
+                "MiB",
+                aim=MEMORY_AIM_MIB,
+                met=peak < MEMORY_AIM_MIB,
+                runs=len(found),
+            )
+        )
+
+    def repeat(self, *cases: Callable[[], dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """Run the cases in turn, `runs` times over, so that a busy moment of the machine hits all alike."""
+        found: list[list[dict[str, Any]]] = [[] for _ in cases]
+        for _ in range(self.runs):
+            for results, case in zip(found, cases, strict=True):
+                results.append(case())
+        return found
+
+    def sealing(self, what: str, source: Path, amount: int) -> tuple[float, float]:
+        """Seal, open and verify `source`, beside `cp`. Gives the rates of sealing and opening."""
+        store = f"dir:{self.folder / 'store'}"
+
+        def copy() -> dict[str, Any]:
+            self.clean("copy")
+            return self.command("cp", "-r", source, self.folder / "copy")
+
+        def seal(**options: Any) -> dict[str, Any]:
+            self.clean("copy", "store", "opened")
+            return self.op("seal", source=source, store=store, **options)
+
+        def fetch() -> dict[str, Any]:
+            self.clean("opened")
+            return self.op("fetch", store=store, target=self.folder / "opened")
+
+        light = lambda: seal(digests=["blake3"])  # noqa: E731
+        one = lambda: seal(workers=1)  # noqa: E731
+        verify = lambda: self.op("verify", store=store)  # noqa: E731
+        copied, fast, single, sealed, opened, verified = self.repeat(copy, light, one, seal, fetch, verify)
+        rate = self.row(f"cp, {what}", copied, amount)
+        peer = ("cp", rate)
+        sealing = self.row(f"seal, {what}", sealed, amount, *peer, COPY_AIM, "with the plaintext's SHA-256")
+        self.row(
+            f"seal, {what}, BLAKE3",
+            fast,
+            amount,
+            *peer,
+            COPY_AIM,
+            "BLAKE3 of the plaintext in place of SHA-256",
+        )
+        self.row(f"seal, {what}, one thread", single, amount, *peer)
+        opening = self.row(
+            f"open, {what}", opened, amount, *peer, COPY_AIM, "sealed and plaintext SHA-256 verified"
+        )
+        self.row(f"verify, {what}", verified, amount, *peer, None, "no key")
+        self.memory(f"seal, {what}", sealed + fast)
+        self.memory(f"open, {what}", opened)
+        return sealing, opening
+
+    def peers(self, seal_rate: float, open_rate: float) -> None:
+        """age, pyrage, Tink and AWS Encryption SDK on the large file, and our ratio to age."""
+        key, recipient = self.folder / "age.key", ""
+        rates: dict[str, float] = {}
+        if shutil.which("age"):
+            key.unlink(missing_ok=True)
+            made = subprocess.run(["age-keygen", "-o", str(key)], check=True, capture_output=True, text=True)
+            recipient = re.findall(r"age1\w+", made.stderr + key.read_text())[0]
+
+            def age_seal() -> dict[str, Any]:
+                self.clean("peer")
+                return self.command("age", "-r", recipient, "-o", self.folder / "peer", self.big)
+
+            def age_open() -> dict[str, Any]:
+                self.clean("peer.out")
+                return self.command(
+                    "age", "-d", "-i", key, "-o", self.folder / "peer.out", self.folder / "peer"
+                )
+
+            version = subprocess.run(
+                ["age", "--version"], check=True, capture_output=True, text=True
+            ).stdout.strip()
+            sealed, opened = self.repeat(age_seal, age_open)
+            rates["seal"] = self.row("age, encrypt", sealed, self.size, note=f"age {version}")
+            rates["open"] = self.row("age, decrypt", opened, self.size)
+            self.clean("peer", "peer.out")
+            for name, ours in (("seal", seal_rate), ("open", open_rate)):
+                ratio = ours / rates[name]
+                self.rows.append(
+                    Row(
+                        f"{name} against age, {self.place}",
+                        ours,
+                        "GB/s",
+                        "age",
+                        rates[name],
+                        ratio,
+                        AGE_AIM,
+                        ratio >= AGE_AIM,
+                        self.runs,
+                    )
+                )
+        for tool, python, part in (
+            ("pyrage", PEERS_PYTHON, 1),
+            ("tink", PEERS_PYTHON, 4),
+            ("aws", PEERS_PYTHON, 8),
+        ):
+            self._python_peer(tool, python, part)
+
+    def _python_peer(self, tool: str, python: Path, part: int) -> None:
+        amount, source = self.size // part, self.big
+        if part > 1:
+            source = self.folder / "part"
+            with self.big.open("rb") as whole, source.open("wb") as out:
+                for _ in range(amount // (64 * 1024 * 1024)):
+                    out.write(whole.read(64 * 1024 * 1024))
+            amount = source.stat().st_size
+        script, folder = Path(__file__).with_name("seal_peers.py"), self.folder
+
+        def run(op: str, read: Path, write: Path) -> dict[str, Any]:
+            return self.command(python, script, tool, op, read, write)
+
+        sealed = [run("seal", source, folder / "peer")]
+        opened = [run("open", folder / "peer", folder / "peer.out")]
+        names = {"pyrage": "pyrage", "tink": "Tink", "aws": "AWS Encryption SDK"}
+        note = "" if part == 1 else f"on {amount / GIB:.3g} GiB"
+        self.row(f"{names[tool]}, encrypt", sealed, amount, note=note)
+        self.row(f"{names[tool]}, decrypt", opened, amount, note=note)
+        self.clean("peer", "peer.out", "part")
+
+    def tensor(self) -> None:
+        """One tensor of 64 MiB out of the large file."""
+        found = self.op(
+            "tensor", store=f"dir:{self.folder / 'store'}", source=self.big, tensor=TENSOR, runs=self.runs + 2
+        )
+        bytes_ratio, time_ratio = found["fetched"] / found["size"], found["seconds"] / found["plain"]
+        runs = self.runs + 2
+        self.rows.append(
+            Row(f"one tensor: bytes fetched, {self.place}", found["fetched"], "bytes", "its size", found["size"], bytes_ratio,
+                FETCH_AIM, bytes_ratio <= FETCH_AIM, runs)
+        )  # fmt: skip
+        self.rows.append(
+            Row(f"one tensor: time, {self.place}", found["seconds"] * 1e3, "ms", "plain ranged read", found["plain"] * 1e3, time_ratio,
+                TENSOR_AIM, time_ratio <= TENSOR_AIM, runs, "64 MiB of the large file, page cache warm")
+        )  # fmt: skip
+
+    def profile(self) -> None:
+        """What each stage costs alone: why sealing is where it is."""
+        found = self.op("stages", source=self.big, target=self.folder / "stage")
+        for name in ("read", "encrypt", "sha256", "write"):
+            self.rows.append(
+                Row(f"profile: {name}, {self.place}", found[name], "CPU s/GB", note="one thread, alone")
+            )
+
+
+def openssl() -> Row:
+    """The limit: AES-256-GCM in memory, one core."""
+    done = subprocess.run(
+        ["openssl", "speed", "-elapsed", "-evp", "aes-256-gcm", "-bytes", "1048576", "-seconds", "2"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    rate = float(re.findall(r"([\d.]+)k\s*$", done.stdout, re.MULTILINE)[-1]) * 1000 / 1e9
+    return Row(
+        "openssl speed AES-256-GCM, 1 MiB, memory", rate, "GB/s", note="one core; no file is read or written"
+    )
+
+
+def s3(bench: Bench, size: int) -> None:
+    """Put and get through two S3 servers on loopback, sealed beside plain boto3 of the same bytes."""
+    servers = importlib.import_module("tests.artifacts.stores.servers")
+    source = bench.folder / "object.bin"
+    with source.open("wb") as file:
+        for _ in range(size // (64 * 1024 * 1024)):
+            file.write(os.urandom(64 * 1024 * 1024))
+    for name in ("moto", "juicefs"):
+        place = bench.folder / name
+        place.mkdir()
+        with ExitStack() as stack:
+            server = stack.enter_context(
+                servers.moto_server() if name == "moto" else servers.juicefs_server(place)
+            )
+            server.client().create_bucket(Bucket="bench")
+            given: dict[str, Any] = {"store_options": dict(server.options)}
+            counter = iter(range(100))
+
+            def put(given: dict[str, Any] = given, counter: Any = counter) -> dict[str, Any]:
+                return bench.op(
+                    "plain_put", source=source, bucket="bench", key=f"plain/{next(counter)}", **given
+                )
+
+            def seal(given: dict[str, Any] = given) -> dict[str, Any]:
+                return bench.op("seal", source=source, store="s3://bench/sealed", **given)
+
+            def get(given: dict[str, Any] = given) -> dict[str, Any]:
+                bench.clean("got")
+                return bench.op(
+                    "plain_get", bucket="bench", key="plain/0", target=bench.folder / "got", **given
+                )
+
+            def fetch(given: dict[str, Any] = given) -> dict[str, Any]:
+                bench.clean("opened")
+                return bench.op("fetch", store="s3://bench/sealed", target=bench.folder / "opened", **given)
+
+            plain, sealed, got, fetched = bench.repeat(put, seal, get, fetch)
+            note = f"{size / GIB:.3g} GiB"
+            rate = bench.row(f"S3 put, plain boto3, {name}", plain, size, note=note)
+            bench.row(f"S3 put, sealed, {name}", sealed, size, "boto3", rate, S3_AIM)
+            rate = bench.row(f"S3 get, plain boto3, {name}", got, size, note=note)
+            bench.row(f"S3 get, opened, {name}", fetched, size, "boto3", rate)
+        shutil.rmtree(place)
+        bench.clean("got", "opened")
+
+
+def main() -> None:
+    """Measure, print, and write `build/bench/seal.json`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size-gib", type=float, default=4)
+    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--s3-mib", type=int, default=512)
+    parser.add_argument("--places", default="tmpfs,disk")
+    given = parser.parse_args()
+    size = int(given.size_gib * GIB) // (64 * 1024 * 1024) * 64 * 1024 * 1024
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    rows = [openssl()]
+    for place in given.places.split(","):
+        parent = Path("/dev/shm") if place == "tmpfs" else FOLDER.resolve()  # noqa: S108 - tmpfs is what is measured
+        with tempfile.TemporaryDirectory(dir=parent, prefix="bench-seal-") as folder:
+            bench = Bench(place, Path(folder), size, given.files, given.runs)
+            bench.make()
+            sealing, opening = bench.sealing("one large file", bench.big, size)
+            bench.clean("copy", "opened")
+            bench.tensor()
+            bench.profile()
+            bench.clean("store")
+            bench.peers(sealing, opening)
+            bench.sealing(f"{given.files} small files", bench.small, given.files * 50_000)
+            bench.clean("copy", "opened", "store")
+            if place == "tmpfs":
+                bench.big.unlink()
+                s3(bench, given.s3_mib * 1024 * 1024)
+            rows += bench.rows
+    report("seal", rows)
+
+
+if __name__ == "__main__":
+    main()
