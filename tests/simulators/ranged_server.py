@@ -19,6 +19,7 @@ class Request(http.server.BaseHTTPRequestHandler):
     """One request; `files`, `lies` and `seen` are those of the server."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: RangedServer
 
     def log_message(self, format: str, *args: Any) -> None:

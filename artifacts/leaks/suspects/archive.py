@@ -20,6 +20,7 @@ MAX_READ = 8 << 20
 MAX_MEMBERS = 100_000
 MAX_INFLATED = 64 << 20
 TAIL = 64 * 1024
+MAX_AHEAD = 64 * 1024
 _LOCAL = struct.Struct("<4s5H3I2H")
 
 
@@ -68,6 +69,7 @@ class StoredMember:
         self._source = source
         self._info = info
         self._start: int | None = None
+        self._head = b""
 
     @property
     def location(self) -> str:
@@ -93,8 +95,14 @@ class StoredMember:
         for offset, length in ranges:
             check_range(self.location, self.size, offset, length)
         if self._start is None:
-            self._start = _data_start(self._source, self._info)
+            # The local header and the first bytes behind it in one request, where that is what is asked for.
+            wanted = ranges[0][1] if len(ranges) == 1 and ranges[0][0] == 0 else 0
+            self._start, self._head = _data_start(
+                self._source, self._info, wanted if wanted <= MAX_AHEAD else 0
+            )
         start = self._start
+        if len(ranges) == 1 and sum(ranges[0]) <= len(self._head):
+            return [self._head[ranges[0][0] : sum(ranges[0])]]
         return self._source.read_many([(start + offset, length) for offset, length in ranges])
 
 
@@ -133,14 +141,19 @@ class InflatedMember:
         return [self.read(offset, length) for offset, length in ranges]
 
 
-def _data_start(source: ByteSource, info: zipfile.ZipInfo) -> int:
-    check_range(source.location, source.size, info.header_offset, _LOCAL.size)
-    fields = _LOCAL.unpack(source.read(info.header_offset, _LOCAL.size))
+def _data_start(source: ByteSource, info: zipfile.ZipInfo, ahead: int = 0) -> tuple[int, bytes]:
+    """Where a member's data start, and up to `ahead` of its bytes that came with the local header."""
+    names = len(info.filename.encode()) + 96  # extra fields are short; if they are not, nothing came along
+    length = _LOCAL.size if not ahead else min(_LOCAL.size + names + ahead, source.size - info.header_offset)
+    check_range(source.location, source.size, info.header_offset, max(length, _LOCAL.size))
+    head = source.read(info.header_offset, max(length, _LOCAL.size))
+    fields = _LOCAL.unpack(head[: _LOCAL.size])
     if fields[0] != b"PK\x03\x04":
         raise HostileError(f"zip: {shown(info.filename)} is not where the directory says")
-    start = info.header_offset + _LOCAL.size + int(fields[9]) + int(fields[10])
+    skip = _LOCAL.size + int(fields[9]) + int(fields[10])
+    start = info.header_offset + skip
     check_range(source.location, source.size, start, info.compress_size)
-    return start
+    return start, head[skip : skip + info.compress_size]
 
 
 def _inflate(source: ByteSource, info: zipfile.ZipInfo) -> bytes:
@@ -148,7 +161,7 @@ def _inflate(source: ByteSource, info: zipfile.ZipInfo) -> bytes:
         raise UnsupportedError(
             f"zip: {shown(info.filename)} is compressed and large: only the whole file can tell"
         )
-    packed = source.read(_data_start(source, info), info.compress_size)
+    packed = source.read(_data_start(source, info)[0], info.compress_size)
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = unpacker.decompress(packed, info.file_size + 1)
