@@ -7,13 +7,27 @@ when it is missing. Modules of commands import what is heavy inside their functi
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli import plan_commands
+from orchestrator.cli import (
+    artifact_commands,
+    audit_commands,
+    evidence_commands,
+    fetch_commands,
+    gate_commands,
+    grant_commands,
+    incident_commands,
+    key_commands,
+    partner_commands,
+    plan_commands,
+    principal_commands,
+    release_commands,
+)
 from orchestrator.cli.exit_codes import MEANING, ExitCode
+from orchestrator.cli.output import command
 
 _EPILOG = "Exit codes: " + " · ".join(
     f"{int(code)} {code.name.lower().replace('_', ' ')}" for code in ExitCode
@@ -30,6 +44,36 @@ app = typer.Typer(
 )
 
 app.add_typer(plan_commands.app, name="plan")
+app.add_typer(release_commands.app, name="release")
+app.add_typer(gate_commands.app, name="gate")
+command(app, "sign")(gate_commands.sign_command)
+app.add_typer(evidence_commands.app, name="evidence")
+app.add_typer(incident_commands.app, name="incident")
+app.add_typer(artifact_commands.app, name="artifact")
+command(app, "fetch")(fetch_commands.fetch_command)
+command(app, "open")(fetch_commands.open_command)
+app.add_typer(grant_commands.app, name="grant")
+app.add_typer(partner_commands.app, name="partner")
+app.add_typer(principal_commands.app, name="principal")
+app.add_typer(key_commands.app, name="key")
+app.add_typer(audit_commands.app, name="audit")
+
+
+def _add_service_commands() -> None:
+    """Commands of the service (`up`, `down`, `status`, `api`, `worker`, …): there when the service is installed.
+
+    They come through the entry point group `sluice.commands`, because nothing here may import what runs the service.
+    """
+    for found in entry_points(group="sluice.commands"):
+        try:
+            loaded = found.load()
+        except ModuleNotFoundError:
+            continue  # the plain install: the partner's and the approver's tools alone
+        app.registered_commands += loaded.registered_commands
+        app.registered_groups += loaded.registered_groups
+
+
+_add_service_commands()
 
 
 def _version(asked: bool) -> None:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console, RenderableType
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from orchestrator.cli.exit_codes import ExitCode
@@ -110,6 +110,12 @@ def _console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
 
 
+def escape(text: object) -> str:
+    """Text from elsewhere as it may be shown: no markup, and no letter that moves the cursor or hides something."""
+    shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
+    return escape_markup(shown)
+
+
 def reason_line(reason: Reason) -> str:
     """A reason as one line: place, words, code."""
     place = f"line {reason.line}: " if reason.line is not None else ""
@@ -136,7 +142,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
     """A plain table; every cell is printed as it is, never read as markup."""
     made = Table(*columns, title=title, box=None, header_style="bold", title_justify="left", pad_edge=False)
     for row in rows:
-        made.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+        made.add_row(*("" if cell is None else escape(cell) for cell in row))
     return made
 
 

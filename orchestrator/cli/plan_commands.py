@@ -9,12 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.padding import Padding
 
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.failures import LocalFailure, NotInOrder
-from orchestrator.cli.output import Output, command, table
+from orchestrator.cli.output import Output, command, escape, table
 from orchestrator.domain.plan import HandOut, Plan, Step
 from orchestrator.domain.stage import audience_words
 from orchestrator.domain.values import format_duration
@@ -174,7 +173,7 @@ def step_lines(plan: Plan, step: Step) -> list[str]:
 def new(
     out: Output,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Where to write it; left out, it is printed.")
+        Path | None, typer.Argument(metavar="FILE", help="Where to write it; left out, it is printed.")
     ] = None,
     template: Annotated[
         str, typer.Option("--template", "-t", help="Which template; `--list` shows them.")

@@ -1,0 +1,310 @@
+"""`sluice artifact`: seal where the weights are, verify what lies in a store, register with the service."""
+
+from __future__ import annotations
+
+import base64
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.client import JSON, Client
+from orchestrator.cli.config import config_folder, read_secret, state_folder, write_secret
+from orchestrator.cli.decisions import told
+from orchestrator.cli.exit_codes import ExitCode
+from orchestrator.cli.failures import Failure, WaitedInVain
+from orchestrator.cli.output import Output, command, escape, table
+from orchestrator.cli.release_commands import Key
+from orchestrator.cli.transfer import bar, components_of, size_words
+from orchestrator.domain.values import parse_duration
+
+if TYPE_CHECKING:
+    from artifacts.sealing import SealedArtifact
+    from artifacts.signing import SigningKey
+
+app = typer.Typer(no_args_is_help=True, help="Sealed artifacts.")
+
+Component = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--component", "-c", help="COMPONENT=PATH: which files are which component; a folder or a glob too."
+    ),
+]
+Store = Annotated[
+    str,
+    typer.Option(
+        "--store", "-s", help="Where sealed files lie: dir:/path, s3://bucket/prefix, hf:owner/name."
+    ),
+]
+
+
+@command(app, "seal")
+def seal(
+    out: Output,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder (or file) to seal.")],
+    to: Annotated[
+        str, typer.Option("--to", help="Custody's public string (sluicecustody1…), or a file with it.")
+    ],
+    store: Store,
+    component: Component = None,
+    release: Annotated[str | None, typer.Option(help="Release to write into the manifest.")] = None,
+    artifact: Annotated[
+        str | None, typer.Option("--id", help="Id of the artifact; drawn when left out.")
+    ] = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option("--signing-key", help="Key that signs the manifest; made on first use when left out."),
+    ] = None,
+    register: Annotated[
+        bool, typer.Option("--register", help="Register the artifact with the service as well.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads.")] = 2,
+) -> None:
+    """Seal a folder into a store, with no secret of the service. Goes on where an interrupted sealing stopped.
+
+    The root key is drawn here, wrapped to custody's public key and forgotten: this machine cannot open what it sealed.
+    """
+    from artifacts.sealing import seal_tree
+    from artifacts.stores.base import open_store
+
+    patterns = components_of(component)
+    signer = _signing_key(out, signing_key)
+    with bar(out, f"sealing {folder}") as progress:
+        sealed = seal_tree(
+            folder,
+            open_store(store),
+            custody_recipient=_text_or_file(to),
+            signer=signer,
+            components=patterns,
+            release=release,
+            workers=workers,
+            progress=progress,
+            state_dir=state_folder() / "sealing",
+            artifact_id=artifact,
+        )
+    document: JSON = {
+        "artifact": sealed.artifact_id,
+        "manifest_digest": f"sha256:{sealed.manifest_digest}",
+        "store": sealed.store_uri,
+        "files": len(sealed.files),
+        "bytes": sum(f.size for f in sealed.files),
+        "bytes_reused": sealed.bytes_reused,
+        "recognised": sealed.recognised,
+        "signer": str(signer.verify_key),
+        "registered": False,
+    }
+    if register:
+        document["registered"] = _register(sealed)
+    words = (
+        "was sealed before"
+        if sealed.recognised
+        else f"sealed {len(sealed.files)} files, {size_words(document['bytes'])}"
+    )
+    out.result(
+        document,
+        f"[bold]{escape(sealed.artifact_id)}[/bold]: {words}, in {escape(sealed.store_uri)}",
+        f"manifest {document['manifest_digest']}",
+    )
+
+
+def _register(sealed: SealedArtifact) -> bool:
+    body = registration(
+        sealed.manifest, f"sha256:{sealed.manifest_digest}", sealed.wrapped_root, sealed.store_uri
+    )
+    with Client() as client:
+        client.post("artifacts", body=body)
+    return True
+
+
+def registration(manifest: bytes, digest: str, wrapped_root: str, location: str) -> JSON:
+    """The body that registers a sealed artifact: its manifest, its wrapped root, where it lies. Nothing of it is secret."""
+    return {
+        "manifest": base64.b64encode(manifest).decode(),
+        "digest": digest,
+        "wrapped_root": wrapped_root,
+        "location": location,
+    }
+
+
+def _signing_key(out: Output, file: Path | None) -> SigningKey:
+    """The key that signs manifests; without a file, one of this machine's own, made on first use."""
+    from artifacts.signing import SigningKey
+
+    path = (file or config_folder() / "sealing.key").expanduser()
+    if file is None and not path.exists():
+        made = SigningKey.generate()
+        write_secret(path, made.secret_string().encode() + b"\n")
+        out.note(f"made a key to sign manifests with: {path}")
+    return SigningKey.parse(read_secret(path).decode("utf-8", "replace"))
+
+
+def _text_or_file(given: str) -> str:
+    path = Path(given)
+    return path.read_text(encoding="utf-8").strip() if len(given) < 200 and path.is_file() else given
+
+
+@command(app, "keygen")
+def keygen(
+    out: Output,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the private half.")],
+) -> None:
+    """Make a key that signs manifests (Ed25519 and ML-DSA-65). The public half is what others verify against."""
+    from artifacts.signing import SigningKey
+
+    made = SigningKey.generate()
+    write_secret(file.expanduser(), made.secret_string().encode() + b"\n")
+    document = {
+        "file": str(file),
+        "public_key": str(made.verify_key),
+        "fingerprint": made.verify_key.fingerprint,
+    }
+    out.result(document, escape(str(made.verify_key)))
+    out.note(f"private half: {file}")
+
+
+@command(app, "verify")
+def verify(
+    out: Output,
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Id of the artifact.")],
+    store: Store,
+    signer: Annotated[
+        list[str] | None,
+        typer.Option("--signer", help="Public key that must have signed the manifest, or a file."),
+    ] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option("--digest", help="The manifest's digest (sha256:…), as the release names it."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads.")] = 2,
+) -> None:
+    """Hold every sealed byte in a store against the manifest, without any key. Exit code 1 if anything differs."""
+    from artifacts.signing import VerifyKey
+    from artifacts.stores.base import open_store
+    from artifacts.verifying import verify_artifact
+
+    if not signer and digest is None:
+        raise Failure(
+            "Nobody vouches for the manifest", "give --signer, --digest, or both", exit_code=ExitCode.USAGE
+        )
+    trusted = [VerifyKey.parse(_text_or_file(text)) for text in signer] if signer else None
+    with bar(out, f"verifying {artifact}") as progress:
+        report = verify_artifact(
+            open_store(store),
+            artifact,
+            trusted=trusted,
+            expected_digest=digest.removeprefix("sha256:") if digest else None,
+            workers=workers,
+            progress=progress,
+        )
+    document = {
+        "artifact": report.artifact_id,
+        "ok": report.ok,
+        "manifest_digest": f"sha256:{report.manifest_digest}",
+        "signer": report.signer,
+        "files": report.files,
+        "sealed_bytes": report.sealed_bytes,
+        "problems": [{"path": p.path, "kind": p.kind, "message": p.message} for p in report.problems],
+    }
+    lines = [f"[red]{escape(p.kind)}[/red] {escape(p.message)}" for p in report.problems]
+    if report.ok:
+        lines.append(
+            f"[green]as the manifest says[/green]: {report.files} files, {size_words(report.sealed_bytes)}"
+        )
+    out.result(document, *lines)
+    if not report.ok:
+        raise typer.Exit(ExitCode.NOT_IN_ORDER)
+
+
+@command(app, "add")
+def add(
+    out: Output,
+    release: Annotated[str, typer.Argument(metavar="RELEASE", help="The release that it belongs to.")],
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Id of the artifact.")],
+    component: Annotated[
+        list[str] | None,
+        typer.Option("--component", "-c", help="Only these; left out: all that the manifest names."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", "-s", help="Register it first, from this store, where it was sealed to."),
+    ] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option("--digest", help="With --store: the manifest's digest, as sealing printed it."),
+    ] = None,
+    key: Key = None,
+) -> None:
+    """Say that an artifact carries components of a release. Sign-offs bind to its manifest's digest from then on."""
+    with Client() as client:
+        if store is not None:
+            client.post("artifacts", body=_stored(store, artifact, digest))
+        body = {"artifact": artifact, "components": component or None}
+        result = client.post("releases", release, "artifacts", body=body, key=key)
+    out.result(result, f"{escape(release)}: {escape(told(result))}")
+
+
+def _stored(store: str, artifact: str, digest: str | None) -> JSON:
+    """What registers an artifact that lies in a store, read from there."""
+    from artifacts.manifest import MAX_MANIFEST_BYTES, manifest_key, wrapped_root_key
+    from artifacts.sealing import read_object
+    from artifacts.stores.base import open_store
+
+    if digest is None:
+        raise Failure("Which manifest?", "give --digest, as sealing printed it", exit_code=ExitCode.USAGE)
+    opened = open_store(store)
+    manifest = read_object(opened, manifest_key(artifact), MAX_MANIFEST_BYTES)
+    root = read_object(opened, wrapped_root_key(artifact), 65_536).decode("ascii", "replace")
+    return registration(manifest, digest, root, opened.uri)
+
+
+@command(app, "ingest")
+def ingest(
+    out: Output,
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A path below the ingest folder, s3://… or hf:….")
+    ],
+    store: Store,
+    component: Component = None,
+    release: Annotated[str | None, typer.Option(help="Bind the artifact to this release afterwards.")] = None,
+    wait: Annotated[
+        str | None, typer.Option(help="Wait until it is done, at most so long, such as 2h.")
+    ] = None,
+) -> None:
+    """Let a transfer worker seal plaintext from a place. Started twice, it is one ingest with one result."""
+    body = {"source": source, "store": store, "components": components_of(component), "release": release}
+    with Client() as client:
+        found = client.post("ingests", body=body)
+        if wait is not None:
+            with out.status(f"sealing {source}"):
+                found = _waited(client, found, parse_duration(wait).total_seconds())
+    shown = f"ingest {escape(found['id'])}: {found['status']}"
+    out.result(found, shown + (f", artifact {escape(found['artifact'])}" if found.get("artifact") else ""))
+    if found["status"] == "failed":
+        raise typer.Exit(ExitCode.NOT_IN_ORDER)
+
+
+def _waited(client: Client, found: JSON, seconds: float) -> JSON:
+    ends = time.monotonic() + seconds
+    while found["status"] == "running":
+        if time.monotonic() > ends:
+            raise WaitedInVain(
+                "Time is over", f"ingest {found['id']} still runs; ask again by running the same command"
+            )
+        time.sleep(1)
+        found = client.get("ingests", str(found["id"]))
+    return found
+
+
+@command(app, "list")
+def list_artifacts(
+    out: Output, limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50
+) -> None:
+    """List the artifacts that the service knows."""
+    with Client() as client:
+        found = list(client.items("artifacts", limit=limit))
+    rows = [
+        (a["id"], a.get("manifest_digest"), size_words(int(a.get("size") or 0)), a.get("location"))
+        for a in found
+    ]
+    out.result(found, table(("artifact", "manifest", "size", "where"), rows) if rows else "none")
