@@ -224,7 +224,10 @@ class GrantRow(_Row, table=True):
     """A grant: read model. `body` is the whole grant as JSON, with its envelopes' references."""
 
     __tablename__ = "grant_row"
-    __table_args__ = (Index(None, "holder", "live", "made_at"), Index(None, "live", "not_after"))
+    __table_args__ = (
+        Index(None, "holder", "live", "made_at", "release", "id"),
+        Index(None, "live", "not_after"),
+    )
 
     release: str = _key()
     id: str = _key()

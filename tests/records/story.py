@@ -68,10 +68,16 @@ class Story:
     """One release, its state as the workflow believes it, and its clock."""
 
     def __init__(
-        self, engine: Engine, release: str = "alpha", *, plan: Plan = PLAN, version: str = "1"
+        self,
+        engine: Engine,
+        release: str = "alpha",
+        *,
+        plan: Plan = PLAN,
+        version: str = "1",
+        name: str = "Model",
     ) -> None:
         self.engine, self.release, self.now, self.said = engine, release, T0, 0
-        command = creation(release, version, plan=plan)
+        command = creation(release, version, plan=plan, name=name)
         self.requests: list[Append] = []
         events = decide_create(command, T0)
         assert not self._put(command, events, 1).adopted

@@ -132,7 +132,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("release", "id", name=op.f("pk_grant_row")),
     )
     op.create_index(
-        op.f("ix_grant_row_holder_live_made_at"), "grant_row", ["holder", "live", "made_at"], unique=False
+        op.f("ix_grant_row_holder_live_made_at_release_id"),
+        "grant_row",
+        ["holder", "live", "made_at", "release", "id"],
+        unique=False,
     )
     op.create_index(op.f("ix_grant_row_live_not_after"), "grant_row", ["live", "not_after"], unique=False)
     op.create_table(
