@@ -125,6 +125,19 @@ class EnvelopesMade(Frozen):
     envelopes: dict[str, dict[Name, str]]
 
 
+class TakeInRequest(Frozen):
+    """The argument of `take_in_root`: hold the roots of this release's artifacts under the plan that holds now."""
+
+    release: Name
+    seq: int
+
+
+class TakenIn(Frozen):
+    """Artifacts whose roots custody holds."""
+
+    artifacts: list[Name]
+
+
 class AccessRequest(Frozen):
     """The argument of `apply_access`: make the outside look like the state at `seq`; idempotent."""
 

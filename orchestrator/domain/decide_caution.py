@@ -33,6 +33,7 @@ from orchestrator.domain.state import Proposal, ReleaseState
 from orchestrator.domain.values import digest, parse_duration
 
 Action = Literal["resume", "shorten_window", "close_incident", "amend", "break_glass"]
+Signed = Action | Literal["close_review"]
 
 _PERMISSION_OF: dict[Action, Permission] = {
     "resume": Permission.RELEASE_RESUME,
@@ -248,6 +249,17 @@ def close_review(state: ReleaseState, command: cmd.CloseReview, now: datetime) -
     require_signed(state, command.actor.id, command.envelope)
     head = header(state, command, now)
     return [ev.ReviewClosed(**head, review=review.id, outcome=command.outcome, envelope=command.envelope)]
+
+
+def signed_payload(state: ReleaseState, command: Command) -> tuple[Signed, dict[str, Any]]:
+    """What a person signs who gives a command: as `payload_of`, and for closing a review.
+
+    Raises:
+        Conflict: nothing of the command is signed as an endorsement.
+    """
+    if isinstance(command, cmd.CloseReview):
+        return "close_review", {"review": command.review, "outcome": command.outcome}
+    return payload_of(state, command)
 
 
 def payload_of(state: ReleaseState, command: Command) -> tuple[Action, dict[str, Any]]:

@@ -12,7 +12,7 @@ from pydantic import Field
 from orchestrator.domain import commands as cmd
 from orchestrator.domain import events as ev
 from orchestrator.domain.decide import apply, decide
-from orchestrator.domain.decide_caution import payload_of
+from orchestrator.domain.decide_caution import signed_payload
 from orchestrator.domain.errors import SluiceError
 from orchestrator.domain.gate import Verdict, verdict
 from orchestrator.domain.stage import audience_words
@@ -92,7 +92,7 @@ def _may_be_signed(command: cmd.AnyCommand) -> bool:
 
 def _to_sign(state: ReleaseState, command: cmd.AnyCommand) -> ToSign | None:
     try:
-        action, payload = payload_of(state, command)
+        action, payload = signed_payload(state, command)
     except SluiceError:
         return None
     return ToSign(action=action, payload_digest=digest(payload))

@@ -28,7 +28,7 @@ from orchestrator.trust.statements import (
     write_instant,
 )
 
-Action = Literal["resume", "shorten_window", "close_incident", "amend", "break_glass"]
+Action = Literal["resume", "shorten_window", "close_incident", "amend", "break_glass", "close_review"]
 _ACTION_NAMES: dict[str, str] = {"amend": "amend_plan"}
 
 

@@ -1,0 +1,91 @@
+"""Custody as Temporal activities on the queue `custody`, and the thread that keeps looking at the log."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from temporalio import activity
+
+from activities.custody.opening import Asked, Custody
+from activities.errors import at_the_edge
+from artifacts.errors import ArtifactError
+from orchestrator.contracts import names
+from orchestrator.contracts.messages import EnvelopeRequest, EnvelopesMade, TakeInRequest, TakenIn
+from orchestrator.domain.errors import SluiceError
+from orchestrator.trust.errors import TrustError
+
+_log = structlog.get_logger(__name__)
+
+
+class CustodyActivities:
+    """Activities over one `Custody`."""
+
+    def __init__(self, custody: Custody) -> None:
+        self._custody = custody
+
+    @property
+    def all(self) -> list[Callable[..., Any]]:
+        """Every activity, for a worker."""
+        return [self.make_envelopes, self.take_in_root]
+
+    @activity.defn(name=names.MAKE_ENVELOPES)
+    def make_envelopes(self, request: EnvelopeRequest) -> EnvelopesMade:
+        """Judge the gate anew and make the envelopes of one entry.
+
+        Raises:
+            ApplicationError: `custody-refused` or `unbacked`, never retried; a key service that is away is retried.
+        """
+        with at_the_edge():
+            asked = Asked(
+                release=request.release,
+                step=request.step,
+                attempt=request.attempt,
+                at=request.at,
+                partners={ready.partner: ready.recipient for ready in request.partners},
+            )
+            return EnvelopesMade(envelopes=self._custody.make_envelopes(asked))
+
+    @activity.defn(name=names.TAKE_IN_ROOT)
+    def take_in_root(self, request: TakeInRequest) -> TakenIn:
+        """Take in the roots of a release's artifacts, and wrap them anew after an amendment."""
+        with at_the_edge():
+            return TakenIn(artifacts=self._custody.take_in(request.release))
+
+
+class Watching(threading.Thread):
+    """Looks at the log every `seconds`, so that custody's own clock knows when it first saw what, and signs checkpoints."""
+
+    def __init__(self, custody: Custody, seconds: float) -> None:
+        super().__init__(name="custody-watch", daemon=True)
+        self._custody, self._seconds = custody, seconds
+        self._stop_asked = threading.Event()
+        self._signed = -1
+
+    def run(self) -> None:
+        """Until `stop`."""
+        while not self._stop_asked.wait(self._seconds):
+            try:
+                tree = self._custody.watch.catch_up()
+                if tree.size != self._signed:
+                    self._custody.sign_checkpoint()
+                    self._signed = tree.size
+            except (TrustError, SluiceError) as error:
+                _log.error("custody does not trust the log", why=str(error), code=error.code)
+                continue
+            for release in sorted(self._custody.watch.fresh()):
+                self._take_in(release)
+
+    def _take_in(self, release: str) -> None:
+        try:
+            _log.info("roots taken in", release=release, artifacts=self._custody.take_in(release))
+        except (TrustError, SluiceError, ArtifactError) as error:
+            # said again, with its reasons in the log, when a gate asks for the keys
+            _log.warning("roots not taken in", release=release, why=str(error))
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        self._stop_asked.set()
+        self.join(timeout=10)

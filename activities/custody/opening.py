@@ -1,0 +1,342 @@
+"""One request to custody: verify the log, judge the gate anew, write the leaf, unwrap, make the envelopes.
+
+Order matters: the leaf that says who gets which key is in the log, under a signed checkpoint, before any key is
+unwrapped; every envelope carries that proof, and a partner's client refuses one without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine
+
+from activities.custody.checking import Unbacked, checked_fold, clocks_by_custody
+from activities.custody.keys import CustodyKeys
+from activities.custody.memory import CustodyMemory, Holding
+from activities.custody.watch import LogWatch
+from artifacts.custody.base import KeyProvider, WrappedKey, wrapping_context
+from artifacts.envelope import EnvelopePayload, file_keys, make_envelope, make_public_record
+from artifacts.errors import ArtifactError
+from artifacts.keys import RootKey, unwrap_root
+from artifacts.manifest import Manifest, parse_manifest
+from orchestrator.domain import events as ev
+from orchestrator.domain.decide_access import planned_grants
+from orchestrator.domain.deciding import short_id
+from orchestrator.domain.errors import Conflict, Reason, SluiceError
+from orchestrator.domain.gate import still_holds
+from orchestrator.domain.plan import Plan, recipient_digest
+from orchestrator.domain.state import ReleaseState
+from orchestrator.records import artifacts as artifact_records
+from orchestrator.records import audit, envelopes, partners
+from orchestrator.records.database import reading, writing
+from orchestrator.trust.checkpoints import Checkpoint, format_proof, sign_checkpoint
+from orchestrator.trust.errors import TrustError
+from orchestrator.trust.merkle import leaf_hash, verify_inclusion
+
+DEFAULT_VALIDITY = timedelta(days=365)
+
+
+class CustodyRefused(Conflict):
+    """Custody gives no key; the reasons say why."""
+
+    code = "custody-refused"
+    title = "Custody gives no key"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for: one approach to one step, as entered at `at`; partners' registered keys by digest."""
+
+    release: str
+    step: str
+    attempt: int
+    at: datetime
+    partners: Mapping[str, str | None]
+
+
+class Custody:
+    """The only holder of the key-encryption key.
+
+    Args:
+        engine: the service's database: read for the log and the manifests, written for custody's leaves and envelopes.
+        memory: custody's own database.
+        provider: keeps the key-encryption key.
+        keys: custody's own keys.
+        clock: custody's own clock (aware).
+        tolerance: how late custody may be to see an event (it looks at the log this often).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        memory: CustodyMemory,
+        provider: KeyProvider,
+        keys: CustodyKeys,
+        clock: Callable[[], datetime],
+        tolerance: timedelta = timedelta(seconds=5),
+    ) -> None:
+        self._engine, self._memory, self._provider, self._keys = engine, memory, provider, keys
+        self._clock, self._tolerance = clock, tolerance
+        self.watch = LogWatch(engine, memory, clock)
+
+    def make_envelopes(self, asked: Asked) -> dict[str, dict[str, str]]:
+        """The envelopes of one entry: grant → artifact → reference.
+
+        Raises:
+            CustodyRefused: the log, a signature, the gate or a key does not hold; the refusal is in the log too.
+            KeyProviderError: the key service does not answer or refuses.
+        """
+        try:
+            state, grants = self._judge(asked)
+            manifests = self._manifests(state, grants)
+            holdings = {name: self._hold(state, manifest) for name, manifest in manifests.items()}
+        except (SluiceError, TrustError, ArtifactError) as error:
+            if isinstance(error, ArtifactError) and error.retryable:
+                raise
+            refused = self._told(error)
+            self._refuse(asked, refused)
+            raise refused from None
+        recipients = {grant.id: self._recipient(state.plan, grant) for grant in grants}
+        leaf, proof = self._log(asked, state, grants, manifests)
+        roots = {name: self._unwrap(state, holding, manifests[name]) for name, holding in holdings.items()}
+        made: dict[str, dict[str, str]] = {}
+        sealed: list[tuple[str, bytes, ev.Grant]] = []
+        for grant in grants:
+            for name, manifest in manifests.items():
+                components = [c for c in grant.components if state.carried_by.get(c) == name]
+                if not components:
+                    continue
+                recipient = recipients[grant.id]
+                payload = self._payload(
+                    asked, grant, manifest, roots[name], components, {"leaf": leaf, "proof": proof}
+                )
+                data = (
+                    make_public_record(payload, self._keys.envelopes)
+                    if recipient is None
+                    else make_envelope(payload, [recipient], self._keys.envelopes)
+                )
+                reference = short_id("envelope", asked.release, grant.id, name, asked.at.isoformat())
+                sealed.append((reference, data, grant))
+                made.setdefault(grant.id, {})[name] = reference
+        with writing(self._engine) as session:
+            for reference, data, grant in sealed:
+                envelopes.put(
+                    session,
+                    reference,
+                    data,
+                    release=asked.release,
+                    grant=grant.id,
+                    holder=grant.holder,
+                    at=self._clock(),
+                )
+        return made
+
+    def take_in(self, release: str) -> list[str]:
+        """Take in the roots of a release's artifacts, bound to it from then on; the artifacts held after.
+
+        Raises:
+            CustodyRefused: the log or a signature does not hold, or an artifact belongs to another release.
+        """
+        self.watch.catch_up()
+        state = checked_fold([event for event, _ in self.watch.history(release)], self._clock())
+        held = []
+        for name in state.artifacts:
+            self._hold(state, self._manifest(state, name))
+            held.append(name)
+        return held
+
+    # --- judging -----------------------------------------------------------------------------------------------------
+
+    def _judge(self, asked: Asked) -> tuple[ReleaseState, list[ev.Grant]]:
+        now = self._clock()
+        self.watch.catch_up()
+        history = self.watch.history(asked.release)
+        events = [event for event, _ in history]
+        state = checked_fold(events, now)
+        entry = state.entry
+        if entry is None or (entry.step, entry.attempt) != (asked.step, asked.attempt):
+            raise CustodyRefused(f"by the log, {asked.release} is not entering `{asked.step}`")
+        step = state.plan.step(asked.step)
+        if step is None:
+            raise CustodyRefused(f"the plan has no step `{asked.step}`")
+        reasons = [Reason(c.code, c.message) for c in still_holds(state, step, now)]
+        seen = {place: leaf.seen_at for place, (_, leaf) in enumerate(history)}
+        reasons += clocks_by_custody(state, seen, events, now, self._tolerance)
+        if reasons:
+            raise CustodyRefused(f"the gate of `{asked.step}` does not hold", reasons)
+        grants = planned_grants(state, step, dict(asked.partners), state.updated_at)
+        return state, [grant for grant in grants if grant.kind != "access"]
+
+    def _manifests(self, state: ReleaseState, grants: Sequence[ev.Grant]) -> dict[str, Manifest]:
+        needed = {c for grant in grants for c in grant.components}
+        names = sorted({state.carried_by[c] for c in needed if c in state.carried_by})
+        return {name: self._manifest(state, name) for name in names}
+
+    def _manifest(self, state: ReleaseState, artifact: str) -> Manifest:
+        known = state.artifacts[artifact]
+        with reading(self._engine) as session:
+            data = artifact_records.manifest(session, artifact)
+        try:
+            manifest = parse_manifest(data, expected_digest=known.manifest_digest.removeprefix("sha256:"))
+        except ArtifactError as error:
+            raise CustodyRefused(
+                f"the manifest of {artifact} is not the one that was signed: {error}"
+            ) from None
+        if manifest.release is not None and manifest.release != state.release:
+            raise CustodyRefused(f"{artifact} was sealed for the release {manifest.release}")
+        return manifest
+
+    def _recipient(self, plan: Plan, grant: ev.Grant) -> str | None:
+        """The recipient's text, whose digest the grant names; None for the public record."""
+        if grant.kind == "public":
+            return None
+        pinned = (
+            plan.deployments[grant.holder].recipient
+            if grant.holder_kind == "deployment"
+            else plan.partners[grant.holder].recipient
+        )
+        if pinned is not None and not pinned.startswith("sha256:"):
+            return pinned
+        with reading(self._engine) as session:
+            known = partners.standing(session, [grant.holder]).get(grant.holder)
+        for key in () if known is None else known.keys:
+            if recipient_digest(key.recipient) == grant.recipient and key.revoked_at is None:
+                return key.recipient
+        raise CustodyRefused(
+            f"no registered key of {grant.holder} fits the digest that the plan pins",
+            [Reason("recipient", f"{grant.holder} registers the key {grant.recipient}")],
+        )
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    def _hold(self, state: ReleaseState, manifest: Manifest) -> Holding:
+        """The artifact's root under the key-encryption key, in the context of the plan that holds now."""
+        artifact = manifest.artifact_id
+        holding = self._memory.holding(artifact)
+        if holding is None:
+            known = state.artifacts[artifact]
+            if known.root is None:
+                raise CustodyRefused(f"no wrapped root was registered with {artifact}")
+            root = unwrap_root(
+                known.root,
+                self._keys.identity,
+                manifest.digest,
+                artifact_id=artifact,
+                commitment=manifest.root_commitment,
+            )
+            wrapped = self._provider.wrap(
+                root.raw, wrapping_context(state.release, artifact, state.plan_digest)
+            )
+            holding = self._memory.take_in(
+                Holding(artifact, state.release, "sha256:" + manifest.digest, state.plan_digest, str(wrapped))
+            )
+        if holding.release != state.release:
+            raise CustodyRefused(f"{artifact} is bound to the release {holding.release}, which had it first")
+        if holding.manifest_digest != "sha256:" + manifest.digest:
+            raise CustodyRefused(f"{artifact} was taken in with another manifest")
+        if holding.plan_digest != state.plan_digest:
+            # the fold has checked the old plan's quorum for every amendment between the two
+            rewrapped = self._provider.rewrap(
+                WrappedKey.parse(holding.wrapped),
+                wrapping_context(state.release, artifact, holding.plan_digest),
+                wrapping_context(state.release, artifact, state.plan_digest),
+            )
+            holding = self._memory.rewrap(holding, state.plan_digest, str(rewrapped))
+        return holding
+
+    def _unwrap(self, state: ReleaseState, holding: Holding, manifest: Manifest) -> RootKey:
+        context = wrapping_context(state.release, holding.artifact, state.plan_digest)
+        root = RootKey(self._provider.unwrap(WrappedKey.parse(holding.wrapped), context))
+        if root.commitment(holding.artifact) != manifest.root_commitment:
+            raise CustodyRefused(
+                f"the key held for {holding.artifact} is not the one that its manifest commits to"
+            )
+        return root
+
+    def _payload(
+        self,
+        asked: Asked,
+        grant: ev.Grant,
+        manifest: Manifest,
+        root: RootKey,
+        components: list[str],
+        log: dict[str, Any],
+    ) -> EnvelopePayload:
+        now = self._clock()
+        until = grant.not_after or now + DEFAULT_VALIDITY
+        return EnvelopePayload(
+            artifact_id=manifest.artifact_id,
+            manifest_digest=manifest.digest,
+            release=asked.release,
+            step=asked.step,
+            grant=grant.id,
+            keys=file_keys(root, manifest, components),
+            issued_at=now,
+            not_after=None if grant.kind == "public" else until,
+            log=log,
+        )
+
+    # --- the log -----------------------------------------------------------------------------------------------------
+
+    def _log(
+        self, asked: Asked, state: ReleaseState, grants: Sequence[ev.Grant], manifests: Mapping[str, Manifest]
+    ) -> tuple[str, str]:
+        """Write what is about to be unwrapped, and sign a checkpoint over it; the leaf and its proof."""
+        body = {
+            "action": "unwrap",
+            "step": asked.step,
+            "attempt": asked.attempt,
+            "seq": state.seq,
+            "subject": "" if state.entry is None else state.entry.subject,
+            "plan": state.plan_digest,
+            "manifests": {name: "sha256:" + manifest.digest for name, manifest in manifests.items()},
+            "grants": [
+                {"grant": g.id, "holder": g.holder, "recipient": g.recipient, "components": g.components}
+                for g in grants
+            ],
+        }
+        with writing(self._engine) as session:
+            index = audit.append(session, "custody", body, at=self._clock(), release=asked.release)
+            leaf = audit.leaf(session, index).body
+        note = self.sign_checkpoint()
+        checkpoint = Checkpoint.parse(note.partition("\n\n")[0] + "\n")
+        with reading(self._engine) as session:
+            path = audit.inclusion(session, index, checkpoint.size)
+        verify_inclusion(leaf_hash(leaf), index, checkpoint.size, path, checkpoint.root)
+        return leaf.decode(), format_proof(index, path, note)
+
+    def sign_checkpoint(self) -> str:
+        """Verify the log up to its end, sign a checkpoint over it, and keep it with the records.
+
+        Raises:
+            TrustError: the log was rewritten; nothing is signed.
+        """
+        tree = self.watch.catch_up()
+        note = sign_checkpoint(Checkpoint(self._keys.log.name, tree.size, tree.root()), self._keys.log)
+        with writing(self._engine) as session:
+            audit.store_checkpoint(session, note, self._clock())
+        return note
+
+    def _refuse(self, asked: Asked, error: SluiceError) -> None:
+        body = {
+            "action": "refused",
+            "step": asked.step,
+            "attempt": asked.attempt,
+            "code": error.code,
+            "detail": error.detail,
+            "reasons": [reason.as_dict() for reason in error.reasons],
+        }
+        with writing(self._engine) as session:
+            audit.append(session, "custody", body, at=self._clock(), release=asked.release)
+
+    @staticmethod
+    def _told(error: SluiceError | TrustError | ArtifactError) -> SluiceError:
+        if isinstance(error, CustodyRefused | Unbacked):
+            return error
+        if isinstance(error, SluiceError):
+            return CustodyRefused(error.detail, error.reasons)
+        code = error.code if isinstance(error, TrustError) else "artifact"
+        return CustodyRefused(str(error), [Reason(code, str(error))])
