@@ -1,7 +1,8 @@
 """Leak recognition: is this file one of our artifacts, and whose copy? Usable alone.
 
     key = SketchKey(secret)                       # 32 bytes, kept with the signatures
-    builder = SignatureBuilder("model-7b", key)   # fed while the artifact is sealed
+    seal_tree(..., observers=[SignatureObserver(key)])          # the signature is made while sealing
+    signature = signature_of("model-7b", parts, key)            # from the sealed entries of the manifest
     references = ReferenceSet(key, [signature, parent.as_public_parent()])
     verdict = scan("hf:someone/upload", references)
 
@@ -23,6 +24,7 @@ from artifacts.leaks.errors import (
 )
 from artifacts.leaks.marks import DeliveryReceipt, MarkKey, PartnerMark
 from artifacts.leaks.matching import ListedFile, exact
+from artifacts.leaks.observing import SignatureObserver, signature_of
 from artifacts.leaks.ranged import AddressPolicy
 from artifacts.leaks.references import ReferenceSet
 from artifacts.leaks.scan import ScanLimits, scan
@@ -53,6 +55,7 @@ __all__ = [
     "ScanLimits",
     "SignatureBuilder",
     "SignatureError",
+    "SignatureObserver",
     "SketchKey",
     "SourceFailure",
     "StreamDigests",
@@ -66,5 +69,6 @@ __all__ = [
     "digest_stream",
     "exact",
     "scan",
+    "signature_of",
     "trace_files",
 ]

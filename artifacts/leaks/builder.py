@@ -336,8 +336,11 @@ class SignatureBuilder:
             self._finished.append(found)
             return found
 
-    def finish(self) -> WeightSignature:
+    def finish(self, *, partial: bool = False) -> WeightSignature:
         """The signature of everything that was fed.
+
+        Args:
+            partial: other files of the artifact follow: rows for tier 2 are kept although the embedding table is not here.
 
         Raises:
             SignatureError: if a file was not finished.
@@ -353,12 +356,14 @@ class SignatureBuilder:
                 key_id=self._key.key_id,
                 matrices=tuple(sketches),
                 embedding=embedding,
-                projected=self._chosen_rows(embedding, kept),
+                projected=self._chosen_rows(
+                    None if embedding is None else embedding.cols, kept, partial=partial
+                ),
                 files=tuple(self._finished),
                 weights=self._weights,
                 left_out=tuple(left_out),
             )
-            return thinned(signature, self._aim)
+            return signature if partial else thinned(signature, self._aim)
 
     def abandon(self) -> None:
         """Free what unfinished files hold; the builder is of no use afterwards."""
@@ -393,14 +398,14 @@ class SignatureBuilder:
         return None
 
     def _chosen_rows(
-        self, embedding: EmbeddingRows | None, kept: set[tuple[str, int, int]]
+        self, cols: int | None, kept: set[tuple[str, int, int]], *, partial: bool
     ) -> tuple[ProjectedRows, ...]:
         """Up to 40 matrices on the hidden axis, of as many shapes as there are, spread over the depth of the model."""
-        if embedding is None:
+        if cols is None and not partial:
             return ()
         by_shape: dict[tuple[int, int], list[_Rows]] = {}
         for item in self._projected:
-            if item.cols == embedding.cols and (item.name, item.rows, item.cols) in kept:
+            if item.cols == (cols or item.cols) and (item.name, item.rows, item.cols) in kept:
                 by_shape.setdefault((item.rows, item.cols), []).append(item)
         chosen: list[_Rows] = []
         queues = []

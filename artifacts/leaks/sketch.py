@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from artifacts.leaks.errors import SignatureError
 
@@ -47,6 +49,10 @@ class SketchKey:
 
     def __repr__(self) -> str:
         return f"SketchKey({self.key_id})"
+
+    def sealing_key(self) -> bytes:
+        """The key under which signatures are sealed: 32 bytes by HKDF-SHA-256 from the secret."""
+        return HKDF(hashes.SHA256(), 32, None, b"sluice leak signature seal v1").derive(self._secret)
 
     def words(self, label: str, numbers: Sequence[int], count: int) -> npt.NDArray[np.uint64]:
         """`count` 64-bit words of the keyed stream for this use (`label`) and these numbers (a shape, mostly)."""
