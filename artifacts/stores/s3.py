@@ -159,6 +159,7 @@ class S3Store:
         except ObjectExists:
             return self._same_or_refuse(key, data)
         self.check_encrypted(key, answer)
+        self.ensure_locked(key)
         etag, size = str(answer["ETag"]).strip('"'), memoryview(data).nbytes
         if not conditional and self.known(key, size).etag != etag:
             raise ObjectExists(
@@ -286,6 +287,20 @@ class S3Store:
         """Refuse to go on if KMS encryption was asked for and the server's answer does not confirm it."""
         if self._kms and answer.get("ServerSideEncryption") not in {"aws:kms", "aws:kms:dsse"}:
             raise StoreError(f"{self.uri}: {key}: the server ignored the request to encrypt with a KMS key")
+
+    def ensure_locked(self, key: str) -> None:
+        """Lock the finished object if it is not yet: not every server takes the lock from the upload's beginning."""
+        if self._lock_mode is None:
+            return
+        named = {"Bucket": self.bucket, "Key": self.name(key)}
+        head = self.calls("head_object", key, **named)
+        if head.get("ObjectLockMode") == self._lock_mode:
+            return
+        until = datetime.now(UTC) + timedelta(days=self._lock_days)
+        retention = {"Mode": self._lock_mode, "RetainUntilDate": until}
+        self.calls("put_object_retention", key, **named, Retention=retention)
+        if self.calls("head_object", key, **named).get("ObjectLockMode") != self._lock_mode:
+            raise StoreError(f"{self.uri}: {key}: is stored, but the server did not lock it")
 
     def known(self, key: str, size: int) -> ObjectInfo:
         """What was just written under `key`, `size` bytes long."""

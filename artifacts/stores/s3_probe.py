@@ -61,6 +61,8 @@ class _Probe:
         try:
             on = look(self.calls(operation, "probe", Bucket=self.bucket))
             why = "it is not turned on for this bucket"
+        except ObjectMissing:  # there is no such configuration
+            on, why = False, "it is not turned on for this bucket"
         except StoreError as error:
             on, why = False, f"the server does not have it or hides it ({str(error).rpartition(': ')[2]})"
         if not on:

@@ -226,6 +226,7 @@ class S3Upload:
         return info
 
     def _finish(self, info: ObjectInfo) -> ObjectInfo:
+        self._store.ensure_locked(self._key)
         self._done = info
         self._drop_markers()
         return info

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
 import boto3
@@ -112,7 +112,7 @@ class Strict:
         self.requests.append((method, path, length))
         fault = next((f for f in (fault(method, path, query) for fault in self.faults) if f), None)
         if fault == "cut":
-            raise ConnectionAbortedError
+            self._cut(environ)
         if fault in {"403", "404", "500", "503"}:
             code = {"403": "AccessDenied", "404": "NoSuchKey", "500": "InternalError", "503": "SlowDown"}[
                 fault
@@ -134,7 +134,7 @@ class Strict:
         pieces = b"".join(self.app(environ, lambda status, headers, exc=None: said.append((status, headers))))
         status, headers = said[0]
         if fault == "lost":
-            raise ConnectionAbortedError
+            self._cut(environ)
         if fault == "stale":
             headers = [
                 (k, '"00000000000000000000000000000000"' if k.lower() == "etag" else v) for k, v in headers
@@ -154,11 +154,15 @@ class Strict:
             headers.append(("Content-Length", str(len(pieces))))
         start(status, headers)
         if fault == "short":
-            return self._short(pieces)
+            return self._short(environ, pieces)
         return [pieces]
 
-    def _short(self, body: bytes) -> Iterator[bytes]:
+    def _short(self, environ: dict[str, Any], body: bytes) -> Iterator[bytes]:
         yield body[: len(body) // 2]
+        self._cut(environ)
+
+    def _cut(self, environ: dict[str, Any]) -> NoReturn:
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError
 
     def _error(self, start: Any, status: str, code: str, method: str) -> list[bytes]:
