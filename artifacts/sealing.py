@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from artifacts.body import PART_SIZE, part_size_for
+from artifacts.body import CHUNK, PART_SIZE, part_size_for
 from artifacts.digests import DEFAULT_DIGESTS, new_hashers
-from artifacts.errors import ManifestError, ObjectMissing, SourceChangedError
+from artifacts.errors import ArtifactError, ManifestError, ObjectMissing, SourceChangedError
 from artifacts.keys import RootKey, custody_recipient, wrap_root
 from artifacts.manifest import (
     MAX_MANIFEST_BYTES,
@@ -45,6 +45,9 @@ from artifacts.signing import SigningKey, parse_dsse
 from artifacts.source import Folder, PlainFile, PlainTree, assign, fingerprint, plaintext_secret
 from artifacts.stores.base import Store
 from artifacts.ticket import Ticket
+
+MEMORY = 4 * PART_SIZE
+"""Bytes of buffers that sealing keeps to, by running fewer threads when a huge file has larger parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,8 @@ def seal_tree(
         components: component -> path, folder or glob (or a list); see `artifacts.source.assign`.
         release: release id to write into the manifest, if it is known already.
         part_size: plaintext bytes per part, a multiple of 16 KiB; raised for files that would have over 10 000 parts.
-        workers: threads. Memory is `2 * part_size * workers` and what the store needs.
+        workers: threads; fewer where larger parts would need more memory than `MEMORY`. Memory is `2 * part_size *
+            workers` and what the store needs.
         progress: told after each part.
         state_dir: for the resume ticket; without it an interrupted sealing starts anew.
         artifact_id: chosen by the caller, else drawn; with the same one, a finished artifact in the store is recognised
@@ -136,6 +140,8 @@ def seal_tree(
     files = tree.scan()
     assigned = assign(files, components)
     new_hashers(digests)
+    if part_size < CHUNK or part_size % CHUNK:
+        raise ArtifactError(f"part size {part_size}: must be a multiple of {CHUNK} bytes")
     if artifact_id is not None:
         check_artifact_id(artifact_id)
     run = _Run(
@@ -321,13 +327,18 @@ class _Run:
                 yield from ((sealing, index) for index in range(sealing.layout.part_count))
 
         try:
-            run_parts(jobs(), self.workers)
+            run_parts(jobs(), self._threads())
         except BaseException as error:
             # A changed source cannot be resumed; without a ticket nobody could.
             for sealing in open_files:
                 sealing.close(abort_upload=ticket is None or isinstance(error, SourceChangedError))
             raise
         return entries
+
+    def _threads(self) -> int:
+        """How many threads keep their buffers within `MEMORY`."""
+        largest = max(min(part_size_for(f.size, self.part_size), max(f.size, 1)) for f in self.files)
+        return max(1, min(self.workers, MEMORY // (2 * largest)))
 
     def _still_stored(self, artifact_id: str, entry: FileEntry) -> bool:
         info = self.store.stat(file_object_key(artifact_id, entry.path))
