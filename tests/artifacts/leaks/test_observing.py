@@ -19,6 +19,8 @@ from artifacts.leaks import (
     signature_of,
 )
 from artifacts.leaks.observing import seal, unseal
+from artifacts.manifest import open_inner
+from tests.artifacts.sealed_world import World
 from tests.simulators import transformations as t
 
 from .conftest import KEY, sign
@@ -95,3 +97,23 @@ def test_a_flipped_byte_in_a_sealed_part_is_an_error(small_path: Path):
 
 def test_small_files_are_not_observed():
     assert SignatureObserver(KEY).begin("config.json", "config", 600) is None
+
+
+def test_sealing_a_model_leaves_its_signature_in_the_manifest(small: t.Leak, tmp_path: Path):
+    """The real pipeline: sealed once, nothing read twice, and a copy is recognised from what the manifest keeps."""
+    world = World(tmp_path)
+    for shard in t.write(dataclasses.replace(small, shards=2), tmp_path / "plain"):
+        shard.rename(world.source / shard.name)
+    (world.source / "config.json").write_text("{}")
+    sealed = world.seal(observers=[SignatureObserver(KEY)], components={"model": "*"})
+    manifest, root = world.manifest(sealed), world.root(sealed)
+    inners = [
+        open_inner(sealed.artifact_id, f, root.file_key(sealed.artifact_id, f.path)) for f in manifest.files
+    ]
+    left = [inner.signatures["leaks"] for inner in inners if inner.signatures]
+    assert len(left) == 2
+    signature = signature_of(sealed.artifact_id, left, KEY)
+    assert {f.sha256 for f in signature.files} == {i.digests["sha256"] for i in inners if i.signatures}
+    t.write(t.cast("Q4_0")(small, np.random.default_rng(1)), tmp_path / "leak")
+    verdict = scan(tmp_path / "leak", ReferenceSet(KEY, [signature]))
+    assert (verdict.outcome, verdict.artifact) == (Outcome.MATCH, sealed.artifact_id)
