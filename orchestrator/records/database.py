@@ -96,7 +96,7 @@ def _sqlite_pragmas(connection: Any, _record: Any) -> None:
         "journal_mode=WAL",
         "synchronous=NORMAL",
         "foreign_keys=ON",
-        "cache_size=-16000",
+        "cache_size=-4000",
         "temp_store=MEMORY",
     ):
         cursor.execute(f"PRAGMA {pragma}")

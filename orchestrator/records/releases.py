@@ -168,14 +168,12 @@ def list_releases(
     if where.name_prefix:
         prefix = where.name_prefix.casefold()
         statement = statement.where(col(row.name_key) >= prefix, col(row.name_key) < prefix + "\U0010ffff")
-    if where.holder is not None:
-        statement = statement.where(
-            exists().where(col(GrantRow.release) == col(row.id), col(GrantRow.holder) == where.holder)
-        )
-    if where.waiting_for is not None:
-        statement = statement.where(
-            exists().where(col(WaitRow.release) == col(row.id), col(WaitRow.person) == where.waiting_for)
-        )
+    if where.holder is not None:  # a holder has few of many releases: begin at its grants
+        held = select(col(GrantRow.release)).where(col(GrantRow.holder) == where.holder)
+        statement = statement.where(col(row.id).in_(held))
+    if where.waiting_for is not None:  # much waits for one person: walk the list, and look whether it does
+        waits = exists().where(col(WaitRow.release) == col(row.id), col(WaitRow.person) == where.waiting_for)
+        statement = statement.where(waits)
     kind = str if order == "name" else datetime
     key = None if cursor is None else decode_cursor(cursor, order, kind, str)
     statement = after(statement, [first[order], col(row.id)], key, down=order != "name").limit(limit + 1)

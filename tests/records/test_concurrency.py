@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+import signal
 import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -188,3 +190,27 @@ def impatient(engine):
     with writing(engine) as session:
         session.execute(text("SET LOCAL lock_timeout = '50ms'"))
         releases.hold(session, "alpha")
+
+
+def die_before_the_commit(url):
+    engine = connect(url)
+    command = cmd.ReportAccess(command_id="dying", actor=MANAGER, working=False, reason="dying")
+    event = ev.AccessReported(at=T0, by="dying", command_id="dying", working=False, reason="dying")
+    with writing(engine) as session:
+        releases.append(session, request("alpha", 2, [event], command), T0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_killed_before_its_commit_leaves_nothing_and_holds_nobody_up(engine, url):
+    story = Story(engine)
+    worker = multiprocessing.get_context("spawn").Process(target=die_before_the_commit, args=(url,))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+    story.hold()
+    with reading(engine) as session:
+        assert [one.event.type for one in releases.events(session, "alpha")] == [
+            "release_created",
+            "hold_placed",
+        ]
+    check(engine, Counter())
