@@ -76,6 +76,7 @@ def create_app(deps: Deps) -> FastAPI:
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
     app.state.deps = deps
+    app.state.routes = [route for module in _ROUTERS for route in module.router.routes]
     for module in _ROUTERS:
         app.include_router(module.router)
     pages.install(app)

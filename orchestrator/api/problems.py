@@ -22,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from orchestrator.api.context import RequestContext, context_of
 from orchestrator.domain.errors import (
@@ -246,13 +247,13 @@ def install(app: FastAPI) -> None:
     async def _told(request: Request, error: SluiceError) -> JSONResponse:
         if error.status == 500:
             return unexpected(context_of(request), error)
-        await context_of(request).refused(error)
+        await _context(request).refused(error)
         return response_of(error)
 
     @app.exception_handler(RequestValidationError)
     async def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         found = malformed(error)
-        await context_of(request).refused(found)
+        await _context(request).refused(found)
         return response_of(found)
 
     @app.exception_handler(HTTPException)
@@ -260,11 +261,29 @@ def install(app: FastAPI) -> None:
         kind = _BY_STATUS.get(error.status_code, Malformed)
         detail = "there is nothing at this address" if error.status_code == 404 else str(error.detail)
         found = kind(detail)
-        await context_of(request).refused(found)
+        await _context(request).refused(found)
         response = response_of(found)
-        for name, value in (error.headers or {}).items():
-            response.headers[name] = value
+        if error.status_code == 405:
+            response.headers["Allow"] = ", ".join(_allowed(request))
         return response
+
+
+def _context(request: Request) -> RequestContext:
+    """The context, with the template of the route that refused."""
+    context = context_of(request)
+    context.route = getattr(request.scope.get("route"), "path", "")
+    return context
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of every route at this path: the framework names those of the first one alone."""
+    methods = {
+        method
+        for route in request.app.state.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods
+    }
+    return sorted(methods)
 
 
 def unexpected(context: RequestContext, error: BaseException) -> JSONResponse:

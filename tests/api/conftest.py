@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,9 +17,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
+from infra.parts import ArtifactFormats
 from orchestrator.api import create_app
-from orchestrator.api.deps import ApiSettings, Deps, ManifestFacts
-from orchestrator.domain.errors import Malformed, Reason
+from orchestrator.api.deps import ApiSettings, Deps
 from orchestrator.domain.evidence import Consideration
 from orchestrator.domain.permissions import Role
 from orchestrator.records import database, partners, principals
@@ -64,33 +65,6 @@ class TestCipher:
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
         return self._aead.decrypt(sealed[:12], sealed[12:], context)
-
-
-class RealFormats:
-    """The formats as the library of artifacts reads them."""
-
-    def read_manifest(self, data: bytes, *, digest: str) -> ManifestFacts:
-        from artifacts.errors import ArtifactError
-        from artifacts.manifest import parse_manifest
-
-        try:
-            found = parse_manifest(data, expected_digest=digest.removeprefix("sha256:"))
-        except ArtifactError as error:
-            raise Malformed("the manifest is refused", [Reason("manifest", str(error), "manifest")]) from None
-        return ManifestFacts(
-            found.artifact_id, f"sha256:{found.digest}", found.components, len(found.files), found.size
-        )
-
-    def check_recipient(self, text: str) -> None:
-        from artifacts.errors import ArtifactError
-        from artifacts.keys import partner_recipient
-
-        try:
-            partner_recipient(text)
-        except ArtifactError as error:
-            raise Malformed(
-                "the recipient is refused", [Reason("recipient", str(error), "recipient")]
-            ) from None
 
 
 @dataclass
@@ -238,9 +212,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def api(template: Path, tmp_path: Path) -> Iterator[Api]:
-    path = tmp_path / "records.db"
+@contextmanager
+def made_api(template: Path, path: Path) -> Iterator[Api]:
     path.write_bytes(template.read_bytes())
     engine = database.connect(f"sqlite:///{path}")
     clock = Clock()
@@ -262,7 +235,7 @@ def api(template: Path, tmp_path: Path) -> Iterator[Api]:
         engine=engine,
         gateway=gateway,
         documents=TestCipher(),
-        formats=RealFormats(),
+        formats=ArtifactFormats(),
         settings=ApiSettings(stream_poll=0.02, stream_heartbeat=1),
         clock=clock,
     )
@@ -270,3 +243,9 @@ def api(template: Path, tmp_path: Path) -> Iterator[Api]:
     with TestClient(app, raise_server_exceptions=False) as client:
         yield Api(app, client, engine, gateway, clock, deps, tokens)
     engine.dispose()
+
+
+@pytest.fixture
+def api(template: Path, tmp_path: Path) -> Iterator[Api]:
+    with made_api(template, tmp_path / "records.db") as api:
+        yield api

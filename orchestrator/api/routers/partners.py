@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -22,13 +23,26 @@ router = APIRouter(prefix="/v1/partners", tags=["partners"])
 PartnerId = Annotated[Name, Path(description="id of the partner", examples=["uni"])]
 
 
-def _own(caller: Caller, partner: str) -> bool:
-    """Whether the caller is an account of this partner; for other partners' accounts it does not exist."""
-    if caller.kind != "partner":
-        return False
-    if caller.partner != partner:
-        raise NotFound(f"there is no partner {partner}")
-    return True
+def own_or(permission: Permission | None) -> Callable[..., Caller]:
+    """A dependency: an account of the partner in the path, or somebody else with this permission (None: nobody else).
+
+    For another partner's account this partner does not exist.
+    """
+
+    def owning(partner: PartnerId, caller: AnyCaller) -> Caller:
+        if caller.kind == "partner":
+            if caller.partner != partner:
+                raise NotFound(f"there is no partner {partner}")
+        elif permission is None:
+            raise NotPermitted(
+                "only the partner itself does this",
+                [Reason("partner-account", f"use an account of {partner}", "partner")],
+            )
+        else:
+            caller.require(permission)
+        return caller
+
+    return owning
 
 
 def _fields(partner: Partner) -> dict[str, Any]:
@@ -68,10 +82,10 @@ def list_partners(
 
 
 @router.get("/{partner}", operation_id="getPartner", **guarded(Permission.PARTNER_READ, 404))
-def get_partner(partner: PartnerId, caller: AnyCaller, deps: Parts) -> adm.PartnerView:
+def get_partner(
+    partner: PartnerId, caller: Annotated[Caller, Depends(own_or(Permission.PARTNER_READ))], deps: Parts
+) -> adm.PartnerView:
     """A partner with its keys and the terms that it accepted."""
-    if not _own(caller, partner):
-        caller.require(Permission.PARTNER_READ)
     with database.reading(deps.engine) as session:
         found = partners.get(session, partner)
     return adm.PartnerView(**_fields(found), server_time=deps.now())
@@ -95,11 +109,12 @@ def change_partner(
     "/{partner}/keys", operation_id="addPartnerKey", **guarded(Permission.PARTNER_ADD, 404, 409, 413)
 )
 def add_key(
-    partner: PartnerId, body: adm.PartnerKeyBody, caller: AnyCaller, deps: Parts
+    partner: PartnerId,
+    body: adm.PartnerKeyBody,
+    caller: Annotated[Caller, Depends(own_or(Permission.PARTNER_ADD))],
+    deps: Parts,
 ) -> adm.PartnerKeyView:
     """Register a recipient: by the partner's own account, or for it. The same one again is the same key."""
-    if not _own(caller, partner):
-        caller.require(Permission.PARTNER_ADD)
     deps.formats.check_recipient(body.recipient)
     now = deps.now()
     with database.writing(deps.engine) as session:
@@ -115,12 +130,10 @@ def add_key(
 def revoke_key(
     partner: PartnerId,
     digest: Annotated[Digest, Path(description="digest of the recipient")],
-    caller: AnyCaller,
+    caller: Annotated[Caller, Depends(own_or(Permission.PARTNER_ADD))],
     deps: Parts,
 ) -> adm.PartnerKeyView:
     """Revoke a recipient: no envelope is made for it from here on. What it can open already stays readable."""
-    if not _own(caller, partner):
-        caller.require(Permission.PARTNER_ADD)
     now = deps.now()
     with database.writing(deps.engine) as session:
         key = partners.revoke_key(session, partner, digest, at=now, by=caller.id)
@@ -128,13 +141,10 @@ def revoke_key(
 
 
 @router.post("/{partner}/terms", operation_id="acceptTerms", **guarded(None, 403, 404, 413))
-def accept_terms(partner: PartnerId, body: adm.TermsBody, caller: AnyCaller, deps: Parts) -> adm.PartnerView:
+def accept_terms(
+    partner: PartnerId, body: adm.TermsBody, caller: Annotated[Caller, Depends(own_or(None))], deps: Parts
+) -> adm.PartnerView:
     """Accept terms; only an account of the partner's own can."""
-    if not _own(caller, partner):
-        raise NotPermitted(
-            "only the partner itself accepts terms",
-            [Reason("partner-account", f"use an account of {partner}", "partner")],
-        )
     now = deps.now()
     with database.writing(deps.engine) as session:
         found = partners.accept_terms(session, partner, body.terms, at=now, by=caller.id)
