@@ -55,6 +55,8 @@ class World:
             if stored:
                 return msg.Recorded(events=stored, adopted=stored[0].command_id != request.command_id)
             assert request.first_seq == len(log) + 1, "a gap in the event log"
+            if any(event.command_id == request.command_id for event in log):
+                return msg.Recorded(events=[])  # the command stands at another place already
             log += request.events
             self._answer(names.RECORD_EVENTS)
             return msg.Recorded(events=request.events)
@@ -71,7 +73,9 @@ class World:
         step = state.plan.step(request.step)
         assert step is not None
         grants = planned_grants(state, step, {}, request.at)
-        return msg.EnvelopesMade(envelopes={g.id: {"a1": f"envelope/{g.id}"} for g in grants if g.kind == "key"})
+        return msg.EnvelopesMade(
+            envelopes={g.id: {"a1": f"envelope/{g.id}"} for g in grants if g.kind == "key"}
+        )
 
     @activity.defn(name=names.PUBLISH_STEP)
     def publish_step(self, request: msg.StepRequest) -> msg.Published:

@@ -1,0 +1,108 @@
+"""Saves a history of every kind of release workflow run: `python -m tests.replay.save VERSION` (a real server, real runs).
+
+A released version's histories stay for ever; `test_replay.py` replays them all against the code as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.testing._timeskipping import TimeSkipper, TimeSkippingConfig
+
+from orchestrator.domain import commands as cmd
+from tests.support.plans import MANAGER, actor
+from tests.support.temporal import TEST_CODEC_KEYS, VirtualTime, temporal_server
+from tests.support.world import World
+from tests.workflows.test_release_workflow import Release, workers
+
+HISTORIES = Path(__file__).parent / "histories"
+
+
+async def _walk(time: VirtualTime, world: World, limit: int | None = None) -> Release:
+    release = await Release.create(time.client, world, limit=limit)
+    await release.until("inside")
+    await release.register()
+    await release.ready("demo")
+    await release.sign("demo", "sam", "safety")
+    await release.until("demo")
+    return release
+
+
+async def _to_open(time: VirtualTime, world: World) -> Release:
+    release = await _walk(time, world)
+    for step, who, days in (
+        ("query", [("sam", "safety"), ("lea", "legal")], 31),
+        ("download", [("sam", "safety"), ("lea", "legal"), ("rex", "reviewer")], 98),
+        ("open", [("sue", "safety"), ("lea", "legal")], 68),
+    ):
+        await release.ready(step)
+        for person, role in who:
+            await release.sign(step, person, role)
+        await time.fast_forward(release.handle, timedelta(days=days))
+        await release.until(step)
+    await release.handle.result()
+    return release
+
+
+async def _caution(time: VirtualTime, world: World) -> Release:
+    release = await _walk(time, world)
+    await release.send(cmd.Hold(command_id="hold", actor=MANAGER, reason="wait"))
+    for person in ("sam", "lea"):
+        await release.send(cmd.Resume(command_id=f"resume-{person}", actor=actor(person)))
+    await release.send(
+        cmd.ReportIncident(
+            command_id="leak",
+            actor=actor("dan"),
+            incident="leak-1",
+            kind="leak",
+            severity="severe",
+            summary="seen",
+            partner="uni",
+        )
+    )
+    await release.send(cmd.Abort(command_id="abort", actor=MANAGER, reason="leaked"))
+    await release.handle.result()
+    return release
+
+
+async def _continued(time: VirtualTime, world: World) -> Release:
+    release = await _walk(time, world, limit=60)
+    for n in range(20):
+        await release.send(cmd.ReportAccess(command_id=f"a{n}", actor=MANAGER, working=bool(n % 2)))
+    return release
+
+
+async def _save(client: Client, version: str) -> None:
+    skipper = TimeSkipper(client, config=TimeSkippingConfig(enabled=False))
+    time = VirtualTime(skipper.client, skipper)
+    for name, run in (("to-open", _to_open), ("caution", _caution), ("continued", _continued)):
+        world = World()
+        async with workers(time.client, world):
+            release = await run(time, world)
+            handle = client.get_workflow_handle(release.handle.id)
+            history = await handle.fetch_history()
+            path = HISTORIES / f"{version}-{name}.json"
+            path.write_text(history.to_json())
+            print(f"{path.name}: {len(history.events)} events")
+
+
+def main() -> None:
+    server = temporal_server.__wrapped__()  # the fixture's own generator
+    running = next(server)
+    try:
+        asyncio.run(_run(running))
+    finally:
+        next(server, None)
+
+
+async def _run(running: object) -> None:
+    client = await running.connect(TEST_CODEC_KEYS)  # type: ignore[attr-defined]
+    await _save(client, sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()
