@@ -7,6 +7,7 @@ written under its name. The private key is read here and goes nowhere.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -214,11 +215,31 @@ def _proof_verifier(logs: list[str]) -> ProofVerifier:
             verify_proof(proof, leaf.encode(), *verifiers)
         except TrustError as error:
             raise EnvelopeError(f"envelope: its log entry does not verify: {error}") from None
-        missing = [w for w in (payload.release, payload.grant, payload.manifest_digest) if w not in leaf]
-        if missing:
-            raise EnvelopeError("envelope: the log entry that it carries is about something else; refused")
+        wrong = _wrong_in_leaf(leaf, payload)
+        if wrong:
+            raise EnvelopeError(
+                f"envelope: the log entry that it carries is about another {', '.join(wrong)}; refused"
+            )
 
     return verify
+
+
+def _wrong_in_leaf(leaf: str, payload: EnvelopePayload) -> list[str]:
+    """What of the logged unwrap is not what this envelope says; empty when it is the entry of this envelope."""
+    try:
+        entry = json.loads(leaf)
+        grants = {item["grant"]: item for item in entry["grants"]}
+        manifest = entry["manifests"].get(payload.artifact_id)
+        said = {"kind": (entry["kind"], entry["action"]), "release": entry["release"], "step": entry["step"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ["thing"]
+    want = {"kind": ("custody", "unwrap"), "release": payload.release, "step": payload.step}
+    wrong = [name for name, value in want.items() if said[name] != value]
+    if manifest != f"sha256:{payload.manifest_digest}":
+        wrong.append("manifest")
+    if payload.grant not in grants:
+        wrong.append("grant")
+    return wrong
 
 
 def _check_payload(payload: EnvelopePayload, release: str, grant: str, artifact: JSON) -> None:

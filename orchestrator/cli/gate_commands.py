@@ -258,7 +258,7 @@ def sign_command(
             decision,
             gate,
             comment,
-            now + longest if validity else None,
+            now + longest if validity or envelope else None,
             envelope,
             key,
         )

@@ -102,3 +102,20 @@ def test_a_title_with_control_characters_is_refused():
 def test_a_template_that_is_not_there_is_answered_with_those_that_are(name):
     with pytest.raises(NotFound, match="five-stages"):
         get_template(name)
+
+
+def test_the_page_about_plans_names_every_template_and_rule():
+    page = (ROOT / "docs" / "plans.md").read_text(encoding="utf-8")
+    assert [name for name in template_names() if f"| `{name}` |" not in page] == []
+    assert [rule for rule in range(9) if f"| `rule-{rule}` |" not in page] == []
+
+
+def test_the_example_on_the_page_has_the_shape_of_a_plan():
+    page = (ROOT / "docs" / "plans.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    key = "ssh-ed25519 " + "A" * 68
+    text = example.replace("ssh-ed25519 AAAA…", key).replace(
+        "recipient: age1pq1…}", "recipient: sha256:" + "1" * 64 + "}", 1
+    )
+    text = text.replace("recipient: age1pq1…", "recipient: sha256:" + "2" * 64)
+    assert {r.code for r in examine(text, "docs/plans.md").reasons} <= {"rule-0", "rule-7"}
