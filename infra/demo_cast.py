@@ -27,6 +27,7 @@ from orchestrator.trust.signing import sign
 T = TypeVar("T")
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 PATIENCE_S = 90.0
+VALID = timedelta(days=1)
 
 
 @dataclass
@@ -95,20 +96,22 @@ class Voice:
             plan = until_answered(lambda: plan_of(self.client, release))
             subject = subject_of(gate, plan)
             envelope = None
+            issued = datetime.now(UTC).replace(microsecond=0)
             if self.key is not None:
                 statement = sign_off_statement(
                     subject,
                     person=self.id,
                     role=role,
                     decision=decision,
-                    issued_at=datetime.now(UTC).replace(microsecond=0),
-                    validity=timedelta(days=1),
+                    issued_at=issued,
+                    validity=VALID,
                 )
                 envelope = sign(statement.to_bytes(), self.key).decode()
             body = {
                 "role": role,
                 "decision": decision,
                 "subject": subject.digest,
+                "expires_at": (issued + VALID).isoformat(),
                 "envelope": envelope,
             }
             try:

@@ -27,7 +27,7 @@ from artifacts.sealing import seal_tree
 from artifacts.signing import SigningKey
 from artifacts.stores.base import open_store
 from infra.demo_cast import Cast, Pace, Voice, demo_plan, until_answered, wait_for
-from infra.provision import CustodyPublic, write_private
+from infra.provision import read_custody_public, write_private
 from infra.settings import Settings
 from orchestrator.cli.client import JSON
 from orchestrator.cli.failures import Refused
@@ -174,7 +174,7 @@ class Story:
         return {"weights": weights, **dict.fromkeys(self.model.patterns, rest)}
 
     def _seal_weights(self, pipeline: Voice) -> str:
-        custody = CustodyPublic.read(self.settings.effective_custody_public_file)
+        custody = read_custody_public(self.settings.effective_custody_public_file)
         store_uri = self.settings.effective_store_uri
         with self.show.bar("sealing the weights") as progress, open_store(store_uri) as store:
             sealed = seal_tree(
@@ -345,9 +345,9 @@ class Story:
         config.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (config / "partner.key").exists():
             write_private(config / "partner.key", self.keys["uni"].identity.encode() + b"\n")
-        public = CustodyPublic.read(self.settings.effective_custody_public_file)
-        (config / "custody.pub").write_text("\n".join(public.verify_keys) + "\n", encoding="utf-8")
-        (config / "log.pub").write_text("\n".join(public.log_keys) + "\n", encoding="utf-8")
+        public = read_custody_public(self.settings.effective_custody_public_file)
+        (config / "custody.pub").write_text(public.envelope_key + "\n", encoding="utf-8")
+        (config / "log.pub").write_text(public.log_key + "\n", encoding="utf-8")
         self.moment("fetching")
         sluice = Path(sys.executable).parent / "sluice"
 
@@ -384,7 +384,7 @@ class Story:
     def _public_opens(self, artifacts: Mapping[str, str]) -> JSON:
         """Anybody: the public key record beside the sealed files opens them, without a token."""
         self.show.chapter("Open: anybody can read the public key record and open the files")
-        public = CustodyPublic.read(self.settings.effective_custody_public_file)
+        public = read_custody_public(self.settings.effective_custody_public_file)
         artifact = artifacts["weights"]
         with open_store(self.settings.effective_store_uri) as store:
 
@@ -395,7 +395,7 @@ class Story:
             key = wait_for("the public key record", record_key)
             info = store.stat(key)
             assert info is not None
-            payload = open_public_record(store.get_range(key, 0, info.size), verify_keys=public.verifiers)
+            payload = open_public_record(store.get_range(key, 0, info.size), verify_keys=[public.verify_key])
             where = f"artifacts/{artifact}/manifest.dsse.json"
             found = store.stat(where)
             assert found is not None

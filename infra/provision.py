@@ -3,10 +3,10 @@
     secrets/codec.keys · secrets/document.keys    what Temporal and the evidence texts are encrypted with
     secrets/transfer.key                          signs manifests of what transfer workers seal
     secrets/model-signing.pem                     signs plaintext published at `open`
-    custody/keyring · identity · signing.key · log.key    custody's own, which no other process reads
-    public/custody.json                           custody's public half
+    custody/keyring · keys.json                   custody's own, which no other process reads
+    public/custody-public.json                    custody's public half, for everybody to pin
 
-For production, `make_custody_keys` runs once where custody runs; the public file is handed to the others.
+Custody makes its own keys on its first start, and writes its public half; the file is handed to the others.
 """
 
 from __future__ import annotations
@@ -18,58 +18,16 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from activities.custody.keys import CustodyKeys, CustodyPublic, load_or_make
+from artifacts.custody.aws_kms import AwsKms
+from artifacts.custody.base import KeyProvider
 from artifacts.custody.local import InsecureUnprotectedKeyring, LocalKeyring
-from artifacts.keys import custody_identity, custody_keygen
-from artifacts.signing import SigningKey, VerifyKey
+from artifacts.custody.openbao import OpenBaoTransit
+from artifacts.signing import SigningKey
 from infra.codec import write_new_keys
-from infra.settings import InvalidSettingError, KeyProvider, Settings, read_secret
-from orchestrator.trust.checkpoints import NoteSigner, NoteVerifier
-from orchestrator.trust.keys import PrivateKey
-
-LOG_NAME = "sluice.release/log"
-"""The log's origin, unless a deployment names its own."""
-
-
-class CustodyPublic(BaseModel):
-    """Custody's public half: nothing of it is secret.
-
-    Attributes:
-        recipient: who root keys are wrapped to (`sluicecustody1…`).
-        verify_keys: keys that envelopes and public records are verified with.
-        log_keys: C2SP note verifiers of the audit log's checkpoints.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    recipient: str
-    verify_keys: tuple[str, ...]
-    log_keys: tuple[str, ...]
-
-    @classmethod
-    def read(cls, path: Path) -> CustodyPublic:
-        """Read the file.
-
-        Raises:
-            InvalidSettingError: it is missing or malformed.
-        """
-        try:
-            return cls.model_validate_json(read_secret(path, "custody_public_file"))
-        except ValidationError as error:
-            raise InvalidSettingError(
-                f"SLUICE_CUSTODY_PUBLIC_FILE: {path} is malformed ({error.error_count()} errors)"
-            ) from None
-
-    @property
-    def verifiers(self) -> list[VerifyKey]:
-        """The keys that envelopes are verified with."""
-        return [VerifyKey.parse(text) for text in self.verify_keys]
-
-    @property
-    def log_verifiers(self) -> list[NoteVerifier]:
-        """The keys that checkpoints are verified with."""
-        return [NoteVerifier.parse(text) for text in self.log_keys]
+from infra.settings import InvalidSettingError, Settings, read_secret
+from infra.settings import KeyProvider as Kind
 
 
 def provision_dev(settings: Settings) -> None:
@@ -90,61 +48,64 @@ def provision_dev(settings: Settings) -> None:
         write_private(model, _new_pem())
     if settings.ingest_dir is None:
         (settings.data_dir / "ingest").mkdir(mode=0o700, exist_ok=True)
-    make_custody_keys(settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureUnprotectedKeyring)  # said when custody itself opens it
+        custody_keys(settings, key_provider(settings, make=True))
 
 
-def make_custody_keys(settings: Settings) -> CustodyPublic:
-    """Make custody's keys that are missing, and write its public half; the public half.
+def read_custody_public(path: Path) -> CustodyPublic:
+    """Custody's public half from its file.
 
-    The local keyring is made only for the provider `local`; another provider holds its key itself.
+    Raises:
+        InvalidSettingError: it is missing or malformed.
     """
-    identity_file = settings.effective_custody_identity_file
-    if not identity_file.exists():
-        write_private(identity_file, custody_keygen().identity.encode() + b"\n")
-    signing_file = settings.effective_custody_signing_key_file
-    if not signing_file.exists():
-        write_private(signing_file, SigningKey.generate().secret_string().encode() + b"\n")
-    log_file = settings.effective_custody_log_key_file
-    if not log_file.exists():
-        write_private(log_file, PrivateKey.generate().to_openssh())
-    if settings.key_provider is KeyProvider.LOCAL and not settings.effective_keyring_file.exists():
-        settings.effective_keyring_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InsecureUnprotectedKeyring)  # said when custody opens it
-            LocalKeyring.create(settings.effective_keyring_file, keyring_passphrase(settings))
-    public = custody_public(settings)
+    try:
+        return CustodyPublic(**json.loads(read_secret(path, "custody_public_file")))
+    except (ValueError, TypeError):
+        raise InvalidSettingError(f"SLUICE_CUSTODY_PUBLIC_FILE: {path} is malformed") from None
+
+
+def key_provider(settings: Settings, *, make: bool = False) -> KeyProvider:
+    """Who keeps the key-encryption key.
+
+    Args:
+        settings: custody's.
+        make: make a local keyring that isn't there yet.
+
+    Raises:
+        KeyProviderError: it cannot be used as set.
+    """
+    match settings.key_provider:
+        case Kind.OPENBAO:
+            if settings.openbao_token_file is None:
+                raise InvalidSettingError("SLUICE_OPENBAO_TOKEN_FILE is not set")
+            return OpenBaoTransit(
+                settings.openbao_address or "",
+                settings.openbao_key,
+                settings.openbao_token_file,
+                mount=settings.openbao_mount,
+                ca_file=settings.openbao_ca_file,
+            )
+        case Kind.AWS_KMS:
+            return AwsKms(settings.aws_kms_key_id or "", endpoint_url=settings.aws_kms_endpoint_url)
+        case _:
+            file, passphrase = settings.effective_keyring_file, keyring_passphrase(settings)
+            if make and not file.exists():
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                LocalKeyring.create(file, passphrase)
+            return LocalKeyring.open(file, passphrase)
+
+
+def custody_keys(settings: Settings, provider: KeyProvider) -> CustodyKeys:
+    """Custody's own keys, made on the first start; its public half is written for the others."""
+    keys = load_or_make(settings.effective_custody_keys_file, provider, settings.custody_log_name)
     public_file = settings.effective_custody_public_file
-    if not public_file.exists() or CustodyPublic.read(public_file) != public:
+    if not public_file.exists() or read_custody_public(public_file) != keys.public:
         public_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary = public_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(public.model_dump(), indent=2) + "\n", encoding="utf-8")
+        temporary = public_file.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(keys.public.as_dict(), indent=2) + "\n", encoding="utf-8")
         temporary.replace(public_file)
-    return public
-
-
-def custody_public(settings: Settings) -> CustodyPublic:
-    """Custody's public half from its private keys; only where those may be read."""
-    identity = custody_identity(
-        read_secret(settings.effective_custody_identity_file, "custody_identity_file")
-    )
-    return CustodyPublic(
-        recipient=str(identity.recipient),
-        verify_keys=(str(custody_signer(settings).verify_key),),
-        log_keys=(log_signer(settings).verifier.text(),),
-    )
-
-
-def custody_signer(settings: Settings) -> SigningKey:
-    """The key that signs envelopes."""
-    return SigningKey.parse(
-        read_secret(settings.effective_custody_signing_key_file, "custody_signing_key_file")
-    )
-
-
-def log_signer(settings: Settings) -> NoteSigner:
-    """The key that signs checkpoints of the audit log."""
-    text = read_secret(settings.effective_custody_log_key_file, "custody_log_key_file")
-    return NoteSigner(LOG_NAME, PrivateKey.load(text.encode() + b"\n"))
+    return keys
 
 
 def keyring_passphrase(settings: Settings) -> bytes | None:

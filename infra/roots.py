@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -125,7 +125,7 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
     from artifacts.stores.hub import HubStore
     from artifacts.stores.opening import elliptic_key_signer
     from infra.parts import StoreOpener, records_engine
-    from infra.provision import CustodyPublic
+    from infra.provision import read_custody_public
 
     engine, opener = records_engine(settings), StoreOpener(settings)
     store_uri = settings.effective_store_uri
@@ -138,7 +138,7 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
             open_store=opener,
             stores=(store_uri,),
             signer=SigningKey.parse(read_secret(key_file, "transfer_signing_key_file")),
-            custody_recipient=lambda: CustodyPublic.read(settings.effective_custody_public_file).recipient,
+            custody_recipient=lambda: read_custody_public(settings.effective_custody_public_file).recipient,
             state_dir=settings.data_dir / "sealing",
             ingest_root=settings.effective_ingest_dir,
         )
@@ -149,7 +149,7 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
         plaintext = PlaintextPublishing(
             engine,
             opener,
-            custody_keys=lambda: CustodyPublic.read(settings.effective_custody_public_file).verifiers,
+            custody_keys=lambda: [read_custody_public(settings.effective_custody_public_file).verify_key],
             signer=elliptic_key_signer(model_key),
             scratch=settings.data_dir / "opening",
         )
@@ -164,6 +164,40 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
         activities=[*sealing.all, *publishing.all, *BindingActivities(engine, client).all],
         max_activities=settings.transfer_activities,
         checks={"records": records_check(engine)},
+    )
+
+
+async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
+    """The custody worker: the only process that the key-encryption key opens anything for."""
+    from activities.custody.activity import CustodyActivities, Watching
+    from activities.custody.memory import CustodyMemory
+    from activities.custody.opening import Custody
+    from infra.parts import records_engine
+    from infra.provision import custody_keys, key_provider
+
+    engine = records_engine(settings)
+    provider = key_provider(settings, make=settings.dev)
+    keys = custody_keys(settings, provider)
+    memory = CustodyMemory(settings.effective_custody_database_url)
+    custody = Custody(engine, memory, provider, keys, lambda: datetime.now(UTC))
+    watching = Watching(custody, settings.custody_watch_seconds)
+    watching.start()
+
+    async def keys_answer() -> None:
+        health = await asyncio.to_thread(provider.health)
+        if not health.ok:
+            raise RuntimeError("the key service does not answer")
+
+    async def close() -> None:
+        await asyncio.to_thread(watching.stop)
+        memory.close()
+
+    return WorkerParts(
+        queue=names.QUEUE_CUSTODY,
+        activities=CustodyActivities(custody).all,
+        max_activities=settings.custody_activities,
+        checks={"records": records_check(engine), "key-provider": keys_answer},
+        close=close,
     )
 
 
@@ -192,7 +226,7 @@ def worker_root(role: Role, parts: Callable[[Settings, Client], Awaitable[Worker
 async def api_root(settings: Settings, stop: asyncio.Event) -> None:
     """One API process: uvicorn over `orchestrator.api`, until the stop event; streams are ended, requests finished."""
     from infra.parts import ArtifactFormats, document_cipher, records_engine
-    from infra.provision import CustodyPublic
+    from infra.provision import read_custody_public
     from infra.serving import serve
     from orchestrator.api.app import create_app
     from orchestrator.api.commands import TemporalGateway
@@ -206,7 +240,7 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
         documents=document_cipher(settings),
         formats=ArtifactFormats(),
         settings=ApiSettings(public_url=settings.effective_public_url),
-        log_keys=CustodyPublic.read(public).log_keys if public.exists() else (),
+        log_keys=(read_custody_public(public).log_key,) if public.exists() else (),
     )
     await serve(create_app(deps), settings, stop)
 
@@ -229,5 +263,6 @@ ROOTS: Mapping[Role, Root] = {
     Role.API: api_root,
     Role.RELEASES: worker_root(Role.RELEASES, releases_parts),
     Role.TRANSFER: worker_root(Role.TRANSFER, transfer_parts),
+    Role.CUSTODY: worker_root(Role.CUSTODY, custody_parts),
     Role.MIGRATE: migrate_root,
 }

@@ -208,25 +208,28 @@ class Settings(BaseSettings):
     # --- custody
     custody_public_file: Path | None = Field(
         default=None,
-        description="JSON file with custody's public half, written when its keys are made: who roots are wrapped to, and the keys that "
-        "envelopes and log checkpoints are verified with. Everybody may read it. Unset: `public/custody.json` in the data folder.",
+        description="JSON file with custody's public half, written when custody starts: who roots are wrapped to, and the keys that "
+        "envelopes and log checkpoints are verified with. Everybody may read it. Unset: `public/custody-public.json` in the data folder.",
     )
-    custody_identity_file: Path | None = Field(
+    custody_keys_file: Path | None = Field(
         default=None,
-        description="File with the private key that root keys are wrapped to. Unset: `custody/identity` in the data folder.",
+        description="File with custody's own keys, wrapped under the key-encryption key; made on the first start. Unset: `custody/keys.json` "
+        "in the data folder.",
     )
-    custody_signing_key_file: Path | None = Field(
-        default=None,
-        description="File with the key that signs envelopes and public key records. Unset: `custody/signing.key` in the data folder.",
+    custody_database_url: str = Field(
+        default="",
+        description="Custody's own database, which no other process may write: what it has seen of the log, and the roots that it holds. "
+        "Several custody workers share one. Empty: `custody/memory.db` in the data folder.",
     )
-    custody_log_key_file: Path | None = Field(
-        default=None,
-        description="File with the Ed25519 key that signs checkpoints of the audit log. Unset: `custody/log.key` in the data folder.",
+    custody_log_name: str = Field(
+        default="sluice.release/log",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\s+]+$",
+        description="Name of the audit log in its checkpoints.",
     )
-    custody_memory_file: Path | None = Field(
-        default=None,
-        description="Where custody remembers its last checkpoint, so that a rewritten or restored log is noticed; on a disk of its own, "
-        "away from the database. Unset: `custody/memory` in the data folder.",
+    custody_watch_seconds: float = Field(
+        default=1.0, gt=0, le=60, description="How often custody looks at the log, in seconds."
     )
     key_provider: KeyProvider = Field(
         default=KeyProvider.LOCAL,
@@ -333,7 +336,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not host:port")
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "custody_database_url")
     @classmethod
     def _database(cls, value: str) -> str:
         if not value:
@@ -437,27 +440,17 @@ class Settings(BaseSettings):
     @property
     def effective_custody_public_file(self) -> Path:
         """Custody's public half."""
-        return self.custody_public_file or self.data_dir / "public" / "custody.json"
+        return self.custody_public_file or self.data_dir / "public" / "custody-public.json"
 
     @property
-    def effective_custody_identity_file(self) -> Path:
-        """The private key that roots are wrapped to."""
-        return self.custody_identity_file or self.data_dir / "custody" / "identity"
+    def effective_custody_keys_file(self) -> Path:
+        """Custody's own keys."""
+        return self.custody_keys_file or self.data_dir / "custody" / "keys.json"
 
     @property
-    def effective_custody_signing_key_file(self) -> Path:
-        """The key that signs envelopes."""
-        return self.custody_signing_key_file or self.data_dir / "custody" / "signing.key"
-
-    @property
-    def effective_custody_log_key_file(self) -> Path:
-        """The key that signs checkpoints."""
-        return self.custody_log_key_file or self.data_dir / "custody" / "log.key"
-
-    @property
-    def effective_custody_memory_file(self) -> Path:
-        """Where custody remembers its last checkpoint."""
-        return self.custody_memory_file or self.data_dir / "custody" / "memory"
+    def effective_custody_database_url(self) -> str:
+        """Custody's own database."""
+        return self.custody_database_url or f"sqlite:///{self.data_dir / 'custody' / 'memory.db'}"
 
     @property
     def shutdown_timeout(self) -> timedelta:
@@ -484,7 +477,7 @@ class Settings(BaseSettings):
             reasons += [
                 f"{PREFIX}{name.upper()} is set for {role.value}; only worker-custody may hold it"
                 for name in sorted(CUSTODY_ONLY & self.model_fields_set)
-                if getattr(self, name) is not None
+                if getattr(self, name) not in {None, ""}
             ]
         if reasons:
             raise InsecureSettingError("\n".join(reasons))
@@ -495,10 +488,8 @@ class Settings(BaseSettings):
 CUSTODY_ONLY = frozenset(
     {
         "aws_kms_key_id",
-        "custody_identity_file",
-        "custody_log_key_file",
-        "custody_memory_file",
-        "custody_signing_key_file",
+        "custody_database_url",
+        "custody_keys_file",
         "keyring_file",
         "keyring_passphrase_file",
         "openbao_token_file",
