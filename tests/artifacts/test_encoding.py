@@ -27,7 +27,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(JSON)
 def test_canonical_json_is_the_reference_serialisers(value: Any) -> None:
     expected = rfc8785.dumps(value)
@@ -35,7 +35,7 @@ def test_canonical_json_is_the_reference_serialisers(value: Any) -> None:
     assert rfc8785.dumps(parse_canonical_json(expected, ArtifactError, "x")) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(JSON)
 def test_other_spellings_are_refused(value: Any) -> None:
     canonical = rfc8785.dumps(value)

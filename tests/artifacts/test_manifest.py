@@ -265,7 +265,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(JSON)
 def test_any_rightly_signed_json_is_a_manifest_error(value: Any) -> None:
     try:
@@ -276,7 +276,7 @@ def test_any_rightly_signed_json_is_a_manifest_error(value: Any) -> None:
         parse_manifest(data, trusted=TRUSTED)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(sorted(STATEMENT["predicate"]["files"][0])), JSON)
 def test_any_value_in_a_file_entry_is_fine_or_a_manifest_error(member: str, value: Any) -> None:
     statement = copy.deepcopy(STATEMENT)
