@@ -161,7 +161,7 @@ def seal_tree(
         if state_dir is not None
         else nullcontext(None)
     )
-    with guard as ticket:
+    with guard as ticket, store.batch():
         return run.seal(tree, ticket, artifact_id, progress)
 
 

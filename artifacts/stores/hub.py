@@ -195,8 +195,9 @@ class HubStore:
         return None
 
     def abort_stale(self, older_than: timedelta) -> tuple[str, ...]:
-        """See `Store.abort_stale`. Of the spool on this machine."""
-        return spool.abort_stale(self.tree(), self.uri, older_than)
+        """See `Store.abort_stale`. Of the spool on this machine, what a failed batch left staged included."""
+        staged = Staging(self.tree(), self.uri).abort_stale(older_than)
+        return staged + spool.abort_stale(self.tree(), self.uri, older_than)
 
     @contextlib.contextmanager
     def batch(self, message: str = "Add sealed files") -> Iterator[None]:

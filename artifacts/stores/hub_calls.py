@@ -33,6 +33,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import _http as hub_http
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from artifacts.errors import AccessDenied, ObjectExists, ObjectMissing, StoreError
 from artifacts.stores.retry import Again, RetryPolicy, retry_after
@@ -92,6 +93,7 @@ def _prepare_library(connect_s: float, read_s: float) -> None:
             return _Client(event_hooks=hooks, follow_redirects=True, timeout=timeout)
 
         set_client_factory(factory)
+        disable_progress_bars()  # whoever calls us shows progress of their own
 
 
 class HubCalls:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from artifacts.errors import ObjectMissing
@@ -87,6 +88,14 @@ class Staging:
         """Forget a staged object: it was committed, or is not wanted."""
         with contextlib.suppress(ObjectMissing), explained(self._where), self._tree.folder(STAGED) as staged:
             remove_flat(staged, _name(key))
+
+    def abort_stale(self, older_than: timedelta) -> tuple[str, ...]:
+        """Forget what has waited for longer than `older_than`; gives the keys."""
+        limit = datetime.now(UTC).timestamp() - older_than.total_seconds()
+        stale = tuple(key for key, path in self.all().items() if path.stat().st_mtime <= limit)
+        for key in stale:
+            self.drop(key)
+        return stale
 
     def _note_key(self, fd: int, key: str) -> None:
         """The `key` file comes last: without it the body does not count."""

@@ -283,6 +283,17 @@ def test_a_batch_that_fails_keeps_what_waits(hub: HubSimulator, store: HubStore,
     assert {"one", "two"} <= hub.files(repo_id).keys()
 
 
+def test_what_a_failed_batch_left_can_be_dropped(hub: HubSimulator, store: HubStore, repo_id: str) -> None:
+    with pytest.raises(StoreError), store.batch():  # noqa: PT012 - the batch is what raises
+        store.put("one", b"\x00one")
+        store.put("../two", b"")
+    assert store.abort_stale(timedelta(hours=1)) == ()
+    assert store.abort_stale(timedelta(seconds=-5)) == ("one",)
+    with store.batch():
+        pass
+    assert hub.files(repo_id).keys() == {".gitattributes"}
+
+
 def test_a_spool_holds_ciphertext_parts_only_until_the_commit(store: HubStore, hub_place: Place) -> None:
     part = secrets.token_bytes(PART)
     upload = store.begin("w", 2, PART)
