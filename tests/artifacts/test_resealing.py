@@ -120,7 +120,6 @@ class Nowhere:
     def put_part(self, index, data, sha256): return None
     def complete(self): return None
     def batch(self): return contextlib.nullcontext()
-    def batch(self): return contextlib.nullcontext()
 
 source = Path(sys.argv[1])
 with source.open("wb") as file:
