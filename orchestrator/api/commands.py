@@ -11,6 +11,7 @@ import asyncio
 from datetime import timedelta
 from typing import Literal, Protocol
 
+import structlog
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
@@ -28,7 +29,18 @@ from orchestrator.domain.commands import Command, CreateRelease
 from orchestrator.domain.errors import Conflict, Reason, ReleaseEnded, SluiceError, Unavailable, error_by_code
 from orchestrator.domain.values import digest
 
+log = structlog.get_logger("sluice.api")
+
 PATIENCE = timedelta(seconds=10)
+
+# A call that is cancelled because its time is over ends in the SDK's own error, not in `TimeoutError`.
+_FAILURES = (
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+    RPCError,
+    TimeoutError,
+    RuntimeError,  # a lazy client that cannot connect
+)
 
 
 class CommandGateway(Protocol):
@@ -111,7 +123,7 @@ class TemporalGateway:
         except WorkflowAlreadyStartedError:
             told = f"the release {command.release} exists already"
             raise Conflict(told, [Reason("taken", "choose another id", "id")]) from None
-        except (WorkflowUpdateFailedError, RPCError, TimeoutError) as error:
+        except _FAILURES as error:
             raise _translated(error, command.release) from None
 
     async def send(self, release: str, message: CommandMessage) -> Outcome:
@@ -123,7 +135,7 @@ class TemporalGateway:
                     names.UPDATE_COMMAND, message, id=update_id(message.command), result_type=Outcome
                 )
                 return outcome
-        except (WorkflowUpdateFailedError, RPCError, TimeoutError) as error:
+        except _FAILURES as error:
             raise _translated(error, release) from None
 
     async def ingest(self, request: IngestInput) -> None:
@@ -140,7 +152,7 @@ class TemporalGateway:
                 )
         except WorkflowAlreadyStartedError:
             return  # it was done before: the same result
-        except (RPCError, TimeoutError) as error:
+        except _FAILURES as error:
             raise _translated(error, request.ingest) from None
 
     async def ingested(self, ingest: str) -> IngestResult | Literal["running", "failed"] | None:
@@ -152,11 +164,9 @@ class TemporalGateway:
                 if status is WorkflowExecutionStatus.COMPLETED:
                     result: IngestResult = await handle.result()
                     return result
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+        except _FAILURES as error:
+            if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
                 return None
-            raise _translated(error, ingest) from None
-        except TimeoutError as error:
             raise _translated(error, ingest) from None
         return "running" if status is WorkflowExecutionStatus.RUNNING else "failed"
 
@@ -175,6 +185,9 @@ def _translated(error: Exception, release: str) -> SluiceError:
         return _refusal(error, release)
     if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
         return ReleaseEnded(f"the release {release} takes no commands any more")
+    log.warning(
+        "a command got no answer", release=release, error=type(error).__name__, detail=str(error)[:200]
+    )
     if isinstance(error, WorkflowUpdateRPCTimeoutOrCancelledError | TimeoutError):
         return Unavailable(
             "the release service did not answer in time; what became of the command is not known",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from tests.api.conftest import RELEASE, Api
 from tests.support.plans import five_stages
 
@@ -97,3 +99,11 @@ def test_lists_are_filtered_by_stage_status_name_and_who_is_waited_for(api: Api)
     assert ids(stage="open") == []
     assert ids(waiting_for="sam") == ["alpha-1"]
     assert ids(waiting_for="nobody") == []
+
+
+def test_two_creations_with_one_key_at_once_are_one_release(api: Api) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: api.create(key="k1"), range(4)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert {answer.json()["seq"] for answer in answers} == {1}
+    assert len(api.ok(api.get("ann", "/v1/releases"))["items"]) == 1

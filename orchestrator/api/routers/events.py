@@ -143,6 +143,11 @@ def _read(deps: Deps, release: str | None, after: int) -> list[StoredEvent]:
         return releases.events(session, release, after=after, limit=BATCH)
 
 
+def _over(deps: Deps, release: str) -> bool:
+    with database.reading(deps.engine) as session:
+        return releases.summary(session, release).status in {"completed", "aborted"}
+
+
 async def _follow(deps: Deps, release: str | None, after: int) -> AsyncIterator[ServerSentEvent]:
     """Events behind `after`, for as long as the caller listens, or until the release has ended."""
     while True:
@@ -153,6 +158,8 @@ async def _follow(deps: Deps, release: str | None, after: int) -> AsyncIterator[
             yield ServerSentEvent(data=view.model_dump_json(), event=view.type, id=str(after))
             if release is not None and views.ends_release(stored.event):
                 return
+        if not found and release is not None and await run_in_threadpool(_over, deps, release):
+            return
         if len(found) < BATCH:
             await anyio.sleep(deps.settings.stream_poll)
 

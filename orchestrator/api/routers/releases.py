@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
+import anyio
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from orchestrator.api import bodies, views
 from orchestrator.api.auth import Caller, guarded, reading, requires
 from orchestrator.api.context import context_of
-from orchestrator.api.deps import Parts
+from orchestrator.api.deps import Deps, Parts
 from orchestrator.api.sending import RequiredIdempotencyKey, Sending, keyed, prior
+from orchestrator.contracts.messages import Outcome
 from orchestrator.domain import commands as cmd
 from orchestrator.domain.decide import decide_create
-from orchestrator.domain.errors import Conflict, Malformed, Reason
+from orchestrator.domain.errors import Conflict, Malformed, NotFound, Reason
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.state import ReleaseState
@@ -69,14 +71,32 @@ async def create_release(
     try:
         return send.result(await deps.gateway.create(command, request_id=context.request_id))
     except Conflict:
-        # somebody was first: perhaps this very request, sent twice at once
-        known = await run_in_threadpool(prior, deps, release, command)
+        known = await _sent_twice(deps, command)
         if known is None:
             raise
         return send.result(known)
 
 
-def _require_new(deps: Parts, command: cmd.CreateRelease) -> None:
+async def _sent_twice(deps: Deps, command: cmd.CreateRelease) -> Outcome | None:
+    """The answer of this very request, when it was sent twice at once and the other one was first."""
+    for _ in range(20):
+        known = await run_in_threadpool(prior, deps, command.release, command)
+        if known is not None or await run_in_threadpool(_exists, deps, command.release):
+            return known
+        await anyio.sleep(0.1)  # its workflow runs, and has not written yet
+    return None
+
+
+def _exists(deps: Deps, release: str) -> bool:
+    with database.reading(deps.engine) as session:
+        try:
+            releases.summary(session, release)
+        except NotFound:
+            return False
+    return True
+
+
+def _require_new(deps: Deps, command: cmd.CreateRelease) -> None:
     with database.reading(deps.engine) as session:
         known = releases.find(session, command.name, command.version)
     if known is not None and known.id != command.release:
