@@ -211,9 +211,9 @@ class _Run:
             return self._publish(manifest, wrapped, recognised=True)
         if wanted_id is not None and self.store.stat(manifest_key(wanted_id)) is not None:
             return self._already_there(wanted_id)
-        root, artifact_id, done = self._start(ticket, seen, wanted_id)
+        root, artifact_id, done, resumed = self._start(ticket, seen, wanted_id)
         meter = Meter(sum(f.size for f in self.files), len(self.files), progress)
-        entries = self._seal_files(root, artifact_id, done, ticket, meter)
+        entries = self._seal_files(root, artifact_id, done, ticket, meter, resumed=resumed)
         if fingerprint(source.scan()) != seen:
             raise SourceChangedError(
                 f"{source.label}: files were added, removed or changed while it was sealed; seal again"
@@ -233,17 +233,18 @@ class _Run:
 
     def _start(
         self, ticket: Ticket | None, seen: str, wanted_id: str | None
-    ) -> tuple[RootKey, str, dict[str, FileEntry]]:
+    ) -> tuple[RootKey, str, dict[str, FileEntry], bool]:
+        """Root, id, files already stored, and whether all of that goes on from an earlier run."""
         if ticket is None:
-            return RootKey.generate(), wanted_id or new_artifact_id(), {}
+            return RootKey.generate(), wanted_id or new_artifact_id(), {}, False
         secret = plaintext_secret(self.files)
         if ticket.matches(seen, self.parameters):
             root = ticket.root(secret)
             if root is not None:
-                return root, ticket.artifact_id, ticket.entries()
+                return root, ticket.artifact_id, ticket.entries(), True
         root, artifact_id = RootKey.generate(), wanted_id or new_artifact_id()
         ticket.begin(artifact_id, seen, self.parameters, root, secret)
-        return root, artifact_id, {}
+        return root, artifact_id, {}, False
 
     def _publish(
         self, manifest: Manifest, wrapped: str, *, recognised: bool = False, reused: int = 0
@@ -284,7 +285,14 @@ class _Run:
         )
 
     def _seal_files(
-        self, root: RootKey, artifact_id: str, done: dict[str, FileEntry], ticket: Ticket | None, meter: Meter
+        self,
+        root: RootKey,
+        artifact_id: str,
+        done: dict[str, FileEntry],
+        ticket: Ticket | None,
+        meter: Meter,
+        *,
+        resumed: bool,
     ) -> list[FileEntry]:
         entries: list[FileEntry] = []
         lock = threading.Lock()
@@ -319,7 +327,7 @@ class _Run:
                         for watch in self.observers
                         if (seen := watch.begin(file.path, component, file.size)) is not None
                     ],
-                    resuming=ticket is not None,
+                    resuming=resumed,
                     meter=meter,
                     finished=finished,
                 )

@@ -145,14 +145,21 @@ class FileSealing:
             )
         except ObjectExists:
             if not self._resuming:
-                raise
+                raise self._left_over() from None
             self._compare = True
             return
         if not self._resuming:
+            # Parts of an unfinished upload were sealed under another root: each of them is put anew.
             return
         for part in self._upload.parts().values():
             if part.size == self.layout.sealed_length(part.index):
                 self._stored[part.index] = Part(size=part.size, sha256=part.sha256)
+
+    def _left_over(self) -> ObjectExists:
+        return ObjectExists(
+            f"{self._object}: is there already, from an earlier sealing under this artifact id whose resume ticket or "
+            "source is gone; nothing was overwritten. Choose another artifact id, or remove it once nobody seals it"
+        )
 
     def _see(self, start: int, plain: memoryview) -> None:
         for hasher in self._hashers.values():
@@ -168,7 +175,7 @@ class FileSealing:
                 self._store.put(self._object, bytes(sealed.sealed))
             except ObjectExists:
                 if not self._resuming:
-                    raise
+                    raise self._left_over() from None
                 # Stored by a run that was killed before it could note so.
                 return self._reread(index, sealed.plain, context, where), True
         return Part(size=len(sealed.sealed), sha256=sealed.sha256), False

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -269,6 +270,38 @@ class Bench:
         self.row(f"{names[tool]}, decrypt", opened, amount, note=note)
         self.clean("peer", "peer.out", "part")
 
+    def processes(self) -> None:
+        """Two threads of one process against two processes of one thread each: why sealing uses threads."""
+        amount, source = self.size // 4, self.folder / "part"
+        with self.big.open("rb") as whole, source.open("wb") as out:
+            for _ in range(amount // (64 * 1024 * 1024)):
+                out.write(whole.read(64 * 1024 * 1024))
+
+        def threads() -> dict[str, Any]:
+            self.clean("store", "store-0", "store-1")
+            return self.op("seal", source=source, store=f"dir:{self.folder / 'store'}")
+
+        def two() -> dict[str, Any]:
+            self.clean("store", "store-0", "store-1")
+            with ThreadPoolExecutor(2) as pool:
+                pair = list(pool.map(self._alone, [source, source], ["0", "1"]))
+            return {
+                "seconds": max(f["seconds"] for f in pair) / 2,
+                "cpu": sum(f["cpu"] for f in pair) / 2,
+                "peak_mib": sum(f["peak_mib"] for f in pair),
+            }
+
+        by_threads, by_processes = self.repeat(threads, two)
+        rate = self.row("seal, two threads of one process", by_threads, amount)
+        self.row("seal, two processes of one thread", by_processes, amount, "two threads", rate)
+        self.clean("store", "store-0", "store-1", "part")
+
+    def _alone(self, source: Path, name: str) -> dict[str, Any]:
+        return self.op(
+            "seal", source=source, store=f"dir:{self.folder / ('store-' + name)}", workers=1,
+            sealed=self.folder / f"sealed-{name}.json",
+        )  # fmt: skip
+
     def tensor(self) -> None:
         """One tensor of 64 MiB out of the large file."""
         found = self.op(
@@ -374,6 +407,7 @@ def main() -> None:
             bench.tensor()
             bench.profile()
             bench.clean("store")
+            bench.processes()
             bench.peers(sealing, opening)
             bench.sealing(f"{given.files} small files", bench.small, given.files * 50_000)
             bench.clean("copy", "opened", "store")

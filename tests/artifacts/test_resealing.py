@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.errors import ArtifactError, IntegrityError, StoreUnavailable
+from artifacts.errors import ArtifactError, IntegrityError, ObjectExists, StoreUnavailable
 from artifacts.manifest import file_object_key
 from artifacts.progress import Progress
 from artifacts.resealing import reseal_artifact
@@ -83,6 +84,43 @@ def test_a_retried_part_goes_out_under_a_fresh_salt(world: World) -> None:
         with pytest.raises(StoreUnavailable):
             world.seal(store=Watching())
     assert len(set(salts)) == len(salts) == 4
+
+
+@pytest.mark.parametrize("gone", ["ticket", "source as it was"])
+def test_parts_under_a_lost_root_are_never_gone_on_with(world: World, tmp_path: Path, gone: str) -> None:
+    """The caller chose the id, so it is the same; the root of the first run is lost with its ticket."""
+    world.source = world.source / "many.bin"
+
+    def cut(progress: Progress) -> None:
+        if progress.bytes_done > 3 * PART:
+            raise StoreUnavailable("gone for a moment")
+
+    given = {"components": {"w": "*"}, "artifact_id": "chosen-artifact"}
+    with pytest.raises(StoreUnavailable):
+        world.seal(progress=cut, **given)
+    if gone == "ticket":
+        shutil.rmtree(world.state)
+    else:
+        world.source.touch()
+    sealed = world.seal(**given)
+    assert sealed.bytes_reused == 0
+    world.fetch(sealed, tmp_path / "copy")
+    assert (tmp_path / "copy" / "many.bin").read_bytes() == world.source.read_bytes()
+
+
+def test_a_finished_file_under_a_lost_root_is_left_alone_and_named(world: World) -> None:
+    with pytest.raises(StoreUnavailable):
+        world.seal(artifact_id="chosen-artifact", progress=_cut_after_the_first_file)
+    shutil.rmtree(world.state)
+    before = tree(world.folder / "store")
+    with pytest.raises(ObjectExists, match="another artifact id"):
+        world.seal(artifact_id="chosen-artifact")
+    assert before.items() <= tree(world.folder / "store").items()
+
+
+def _cut_after_the_first_file(progress: Progress) -> None:
+    if progress.files_done >= 1:
+        raise StoreUnavailable("gone for a moment")
 
 
 def test_larger_parts_mean_fewer_threads() -> None:
