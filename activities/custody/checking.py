@@ -1,33 +1,46 @@
 """Folds a release from its events and holds every decision in it to the people who must have signed it.
 
-An honest service never writes an event that fails here, so one that does is a sign of somebody with write access: the
-whole release is refused from there on, and the refusal names the event. Checked are:
+An event that no signature backs has no effect here when it would loosen something (an approval, a withdrawn rejection, a
+lifted hold, a shorter window, a closed incident, a broken glass): custody's state stays as strict as it was, and the
+event is named in the refusal. What leaves no honest reading (a plan that nobody amended, a step that was entered without
+its gate) refuses the release from there on. Checked are:
 
-    signed_off              the statement, by a key that the plan pins, on exactly the subject that stood at the gate
+    signed_off              the statement, by a key that the plan pins, on exactly the subject that stood at the gate; once
     sign_off_withdrawn      of a rejection: the statement
     proposed, endorsed      the statement, on exactly the payload
     what a quorum carries   the proposal was carried by enough different people and different keys, and says the same
-    incident, review closed the statement of whoever closed it
+    incident, review closed the statement of whoever closed it; a severe incident never becomes smaller
     entry_began             the gate held by the same pure rules
-    evidence_submitted      the same document is not rated better than before
+    step_entered            its entry began and its gate held; its grants are those that the plan makes
+    rolled_back             goes back
+    grant_made              the plan makes it
+    evidence_submitted      the same document was never rated worse
+    artifact_registered     not with another manifest, not for what is out, not during an entry
 
 A person without pinned keys cannot be checked; then the log is all there is (docs/trust-model.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from activities.custody.errors import Unbacked
 from orchestrator.domain import events as ev
-from orchestrator.domain.errors import Conflict, Reason
-from orchestrator.domain.evidence import Rating
+from orchestrator.domain.commands import PROPOSAL_LIFETIME
+from orchestrator.domain.decide_access import planned_grants
+from orchestrator.domain.errors import Reason
+from orchestrator.domain.evidence import Consideration, Rating
 from orchestrator.domain.evolve import begin, evolve
-from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate import WAIVABLE, verdict
 from orchestrator.domain.incident import Severity
+from orchestrator.domain.plan import Step, step_digest
 from orchestrator.domain.plan_rules import broken_rules
+from orchestrator.domain.stage import Stage
 from orchestrator.domain.state import Proposal, ReleaseState, gate_subject
-from orchestrator.domain.values import digest, format_duration, parse_duration
+from orchestrator.domain.values import digest, parse_duration
 from orchestrator.trust.decisions import (
     check_delegation,
     check_endorsement,
@@ -41,22 +54,30 @@ CLOCK_SKEW = timedelta(minutes=5)
 _WORST = list(Rating)
 
 
-class Unbacked(Conflict):
-    """An event of the log that no signature and no rule backs: custody gives no key of this release."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A release as custody believes it.
 
-    code = "unbacked"
-    title = "An entry of the log is not backed by what it needs"
+    Attributes:
+        state: the state, as strict as what is backed allows.
+        ignored: what of the log had no effect because nothing backs it; more than nothing is a sign of somebody with
+            write access.
+    """
+
+    state: ReleaseState
+    ignored: tuple[Reason, ...]
 
 
-def checked_fold(history: list[ev.AnyEvent], now: datetime) -> ReleaseState:
+def checked_fold(history: Sequence[ev.AnyEvent], now: datetime, *, signed_only: bool = False) -> Checked:
     """The state after `history`, every decision in it checked.
 
     Args:
         history: a release's events as custody verified them against the log.
         now: custody's own clock; no event may lie ahead of it.
+        signed_only: decisions of people whose keys the plan does not pin have no effect either.
 
     Raises:
-        Unbacked: an event is not backed; it says which and why.
+        Unbacked: the history has no honest reading; it says which event and why.
     """
     if not history or not isinstance(history[0], ev.ReleaseCreated):
         raise Unbacked("the history does not begin with the release's creation")
@@ -66,35 +87,54 @@ def checked_fold(history: list[ev.AnyEvent], now: datetime) -> ReleaseState:
     broken = broken_rules(first.plan, barred={first.by})
     if broken:
         raise Unbacked("the plan breaks rules", broken)
-    fold = _Fold(begin(first))
+    fold = _Fold(begin(first), signed_only)
     for event in history[1:]:
         if event.at > now + CLOCK_SKEW:
             raise Unbacked(f"event {fold.state.seq + 1} lies in the future of custody's clock")
         if event.at < fold.state.updated_at:
             raise Unbacked(f"event {fold.state.seq + 1} is older than the one before it")
         fold.take(event)
-    return fold.state
+    fold.finish()
+    return Checked(fold.state, tuple(fold.ignored))
+
+
+class _NoEffectError(Exception):
+    """An event that nothing backs, and whose only effect would be to loosen something."""
 
 
 class _Fold:
-    def __init__(self, state: ReleaseState) -> None:
+    def __init__(self, state: ReleaseState, signed_only: bool) -> None:
         self.state = state
+        self.ignored: list[Reason] = []
+        self._signed_only = signed_only
         self._carried: tuple[Proposal, list[str]] | None = None
+        self._behind: dict[str, set[str]] = {}
+        self._statements: set[str] = set()
+        self._ratings: dict[str, dict[Consideration, int]] = {}
+        self._entry_fault: Unbacked | None = None
 
     def take(self, event: ev.AnyEvent) -> None:
         """Check one event against the state before it, then fold it in."""
         seq = self.state.seq + 1
+        told = f"event {seq} ({event.type} by {event.by})"
         try:
             self._check(event)
-        except TrustError as error:
-            raise Unbacked(f"event {seq} ({event.type} by {event.by}): {error}") from None
+            after = evolve(self.state, event)
+        except (TrustError, _NoEffectError) as error:
+            self.ignored.append(Reason("unbacked", f"{told} has no effect: {error}"))
+            after = self.state.model_copy(update={"seq": seq, "updated_at": event.at})
         except Unbacked as error:
-            raise Unbacked(
-                f"event {seq} ({event.type} by {event.by}): {error.detail}", error.reasons
-            ) from None
-        if not isinstance(event, ev.ProposalEnded):
-            self._carried = None if isinstance(event, _LOOSENING) else self._carried
-        self.state = evolve(self.state, event)
+            raise Unbacked(f"{told}: {error.detail}", [*error.reasons, *self.ignored]) from None
+        except (LookupError, ValueError, TypeError) as error:
+            raise Unbacked(f"{told}: makes no sense ({type(error).__name__})", self.ignored) from None
+        if isinstance(event, _LOOSENING):
+            self._carried = None
+        self.state = after
+
+    def finish(self) -> None:
+        """After the last event: an entry that is under way must have begun with a gate that held."""
+        if self.state.entry is not None and self._entry_fault is not None:
+            raise self._entry_fault
 
     def _check(self, event: ev.AnyEvent) -> None:
         match event:
@@ -107,73 +147,97 @@ class _Fold:
             case ev.Delegated():
                 self._delegation(event)
             case ev.Proposed():
-                if digest(event.payload) != event.payload_digest:
-                    raise Unbacked("the payload is not the one that its digest names")
-                self._endorsement(event.by, event.action, event.payload_digest, event.envelope, event.at)
+                self._proposed(event)
             case ev.Endorsed():
-                proposal = self.state.proposals.get(event.proposal)
-                if proposal is None:
-                    raise Unbacked(f"there is no proposal {event.proposal}")
-                self._endorsement(
-                    event.by, proposal.action, proposal.payload_digest, event.envelope, event.at
-                )
+                self._endorsed(event)
             case ev.ProposalEnded():
+                self._carried = None
                 self._carried = self._quorum(event) if event.carried else None
             case ev.HoldsLifted():
-                self._backed("resume", {"holds": None})
+                payload = self._backed("resume", {})
+                if not set(event.holds) <= set(payload["holds"]):
+                    raise _NoEffectError("holds are lifted that nobody agreed to lift")
             case ev.WindowChanged():
-                step = self.state.plan.step(event.step)
-                if step is not None and event.required < self.state.window_asked(step):
-                    payload = self._backed("shorten_window", {"step": event.step})
-                    if parse_duration(payload["to"]) != event.required:
-                        raise Unbacked("the window is not the one that was agreed to")
+                self._window(event)
+            case ev.IncidentTriaged():
+                incident = self.state.incidents[event.incident]
+                if incident.severity is Severity.SEVERE and event.severity.rank < incident.severity.rank:
+                    raise _NoEffectError("a severe incident is not made smaller")
             case ev.IncidentClosed():
                 self._incident_closed(event)
             case ev.PlanAmended():
                 self._amended(event)
             case ev.GlassBroken():
-                self._backed(
-                    "break_glass", {"step": event.step, "waives": event.waives, "attempt": event.attempt}
-                )
+                self._glass(event)
             case ev.ReviewClosed():
                 self._review_closed(event)
             case ev.EvidenceSubmitted():
                 self._evidence(event)
             case ev.ArtifactRegistered():
-                known = self.state.artifacts.get(event.artifact)
-                if known is not None and known.manifest_digest != event.manifest_digest:
-                    raise Unbacked("the artifact's manifest was swapped")
+                self._artifact(event)
             case ev.EntryBegan():
                 self._entry(event)
+            case ev.EntryTakenBack():
+                self._entry_fault = None
+            case ev.StepEntered():
+                self._entered(event)
+            case ev.RolledBack():
+                if (
+                    self.state.plan.index(event.to_step) >= self.state.index
+                    or event.from_step != self.state.current
+                ):
+                    raise Unbacked("a rollback goes back")
+            case ev.GrantMade():
+                self._grant(event.grant, event.at)
+            case ev.MonitorReported():
+                if event.last_success > event.at:
+                    raise _NoEffectError("the source worked in the future")
             case _:
                 return
 
+    def _pinned(self, person: str) -> bool:
+        """Whether a decision of this person is to be checked by a signature."""
+        if person not in self.state.plan.people:
+            raise _NoEffectError(f"the plan does not name {person}")
+        if pinned_keys(self.state.plan, person):
+            return True
+        if self._signed_only:
+            raise _NoEffectError(
+                f"the plan pins no key of {person}, and custody takes signed decisions alone"
+            )
+        return False
+
     def _sign_off(self, event: ev.SignedOff) -> None:
+        if event.decision == "reject":
+            return  # caution needs no proof
         state = self.state
         step = state.next_step
-        if step is None or step.name != event.step:
-            raise Unbacked("it is for a step that was not next")
+        if step is None or (step.name, state.attempt) != (event.step, event.attempt):
+            raise _NoEffectError("it is for a gate that was not next")
         subject = gate_subject(state, step)
-        if event.subject != subject.digest:
-            raise Unbacked("its subject is not what stood at the gate")
-        if pinned_keys(state.plan, event.by):
-            statement = check_sign_off(
-                event.envelope or "",
-                state.plan,
-                subject,
-                person=event.by,
-                role=event.role,
-                decision=event.decision,
-                now=event.at,
-            )
-            if event.expires_at > statement.predicate.expires_at + timedelta(seconds=1):
-                raise Unbacked("it counts longer than was signed")
+        if event.subject != subject.digest or event.step_digest != step_digest(step):
+            raise _NoEffectError("its subject is not what stood at the gate")
+        if not self._pinned(event.by):
+            return
+        statement = check_sign_off(
+            event.envelope or "",
+            state.plan,
+            subject,
+            person=event.by,
+            role=event.role,
+            decision=event.decision,
+            now=event.at,
+            expires_at=event.expires_at,
+        )
+        if statement.digest in self._statements:
+            raise _NoEffectError("this very statement was used before; one signature counts once")
+        self._statements.add(statement.digest)
 
     def _withdrawal(self, event: ev.SignOffWithdrawn) -> None:
         standing = self.state.sign_offs.get(event.by)
-        if standing is None:
-            raise Unbacked("there is nothing to withdraw")
-        if standing.decision == "reject" and pinned_keys(self.state.plan, event.by):
+        if standing is None or standing.decision == "approve":
+            return
+        if self._pinned(event.by):
             check_withdrawal(
                 event.envelope or "",
                 self.state.plan,
@@ -186,7 +250,7 @@ class _Fold:
             )
 
     def _delegation(self, event: ev.Delegated) -> None:
-        if pinned_keys(self.state.plan, event.by):
+        if self._pinned(event.by):
             check_delegation(
                 event.envelope or "",
                 self.state.plan,
@@ -194,15 +258,14 @@ class _Fold:
                 giver=event.by,
                 to=event.to,
                 role=event.role,
+                until=event.until,
                 now=event.at,
             )
 
     def _endorsement(
         self, person: str, action: str, payload_digest: str, envelope: str | None, now: datetime
     ) -> None:
-        if person not in self.state.plan.people:
-            raise Unbacked(f"the plan does not name {person}")
-        if pinned_keys(self.state.plan, person):
+        if self._pinned(person):
             check_endorsement(
                 envelope or "",
                 self.state.plan,
@@ -213,75 +276,150 @@ class _Fold:
                 now=now,
             )
 
+    def _proposed(self, event: ev.Proposed) -> None:
+        if digest(event.payload) != event.payload_digest:
+            raise Unbacked("the payload is not the one that its digest names")
+        if event.expires_at > event.at + PROPOSAL_LIFETIME:
+            raise Unbacked("the proposal would wait longer than proposals do")
+        # who stands behind it is kept apart, so that somebody else's good endorsement still counts
+        self._stand_behind(event.proposal, event.by, event.action, event.payload_digest, event)
+
+    def _endorsed(self, event: ev.Endorsed) -> None:
+        proposal = self.state.proposals[event.proposal]
+        self._stand_behind(event.proposal, event.by, proposal.action, proposal.payload_digest, event)
+
+    def _stand_behind(
+        self, name: str, person: str, action: str, payload_digest: str, event: ev.Proposed | ev.Endorsed
+    ) -> None:
+        behind = self._behind.setdefault(name, set())
+        try:
+            self._endorsement(person, action, payload_digest, event.envelope, event.at)
+        except (TrustError, _NoEffectError) as error:
+            told = f"event {self.state.seq + 1} ({event.type} by {person}) does not count: {error}"
+            self.ignored.append(Reason("unbacked", told))
+        else:
+            behind.add(person)
+
     def _quorum(self, event: ev.ProposalEnded) -> tuple[Proposal, list[str]]:
         state = self.state
         proposal = state.proposals.get(event.proposal)
-        if proposal is None:
-            raise Unbacked(f"there is no proposal {event.proposal}")
+        if proposal is None or event.at >= proposal.expires_at:
+            raise _NoEffectError(f"there is no open proposal {event.proposal}")
         quorum = state.plan.quorums.of(proposal.action)
         able = [
             name
-            for name in proposal.people
+            for name in sorted(self._behind.get(event.proposal, ()))
             if name in state.plan.people
             and (not quorum.roles or set(state.plan.people[name].roles) & set(quorum.roles))
         ]
         keys = {key.key_id for name in able for key in pinned_keys(state.plan, name)}
         keyed = [name for name in able if pinned_keys(state.plan, name)]
         if len(able) < quorum.count or len(keys) < len(keyed):
-            raise Unbacked(f"{len(able)} people stand behind it; {quorum.count} different ones are asked for")
+            raise _NoEffectError(
+                f"{len(able)} people stand behind it; {quorum.count} different ones are asked for"
+            )
         return proposal, able
 
     def _backed(self, action: str, fields: dict[str, Any]) -> dict[str, Any]:
         """The payload of the proposal that was just carried, if it is of this action and says the same."""
         if self._carried is None or self._carried[0].action != action:
-            raise Unbacked(f"no quorum carried it: {action.replace('_', ' ')} needs one")
+            raise _NoEffectError(f"no quorum carried it: {action.replace('_', ' ')} needs one")
         payload = self._carried[0].payload
         for name, value in fields.items():
-            if value is not None and payload.get(name) != value:
-                raise Unbacked(f"`{name}` is not what was agreed to")
+            if payload.get(name) != value:
+                raise _NoEffectError(f"`{name}` is not what was agreed to")
         return payload
 
+    def _window(self, event: ev.WindowChanged) -> None:
+        step = self.state.plan.step(event.step)
+        if step is None:
+            raise Unbacked(f"the plan has no step {event.step}")
+        if event.required < self.state.window_asked(step):
+            payload = self._backed("shorten_window", {"step": event.step})
+            if parse_duration(payload["to"]) != event.required:
+                raise _NoEffectError("the window is not the one that was agreed to")
+
     def _incident_closed(self, event: ev.IncidentClosed) -> None:
-        incident = self.state.incidents.get(event.incident)
-        if incident is None:
-            raise Unbacked(f"there is no incident {event.incident}")
+        incident = self.state.incidents[event.incident]
         payload = {"incident": event.incident, "outcome": event.outcome}
         if incident.severity is Severity.SEVERE:
             self._backed("close_incident", payload)
         else:
             self._endorsement(event.by, "close_incident", digest(payload), event.envelope, event.at)
 
+    def _glass(self, event: ev.GlassBroken) -> None:
+        fields = {"step": event.step, "waives": event.waives, "attempt": event.attempt}
+        self._backed("break_glass", fields)
+        step = self.state.next_step
+        if step is None or (step.name, self.state.attempt) != (event.step, event.attempt):
+            raise _NoEffectError("it is for a gate that was not next")
+        if set(event.waives) - WAIVABLE:
+            raise _NoEffectError("it lifts what no broken glass lifts")
+
     def _review_closed(self, event: ev.ReviewClosed) -> None:
         review = self.state.reviews.get(event.review)
         if review is None or event.by in review.people:
-            raise Unbacked("somebody who did not break the glass closes its review")
+            raise _NoEffectError("somebody who did not break the glass closes its review")
         payload = {"review": event.review, "outcome": event.outcome}
         self._endorsement(event.by, "close_review", digest(payload), event.envelope, event.at)
 
     def _amended(self, event: ev.PlanAmended) -> None:
-        payload = self._backed("amend", {"plan_digest": event.plan_digest})
+        state = self.state
+        try:
+            payload = self._backed("amend", {"plan_digest": event.plan_digest})
+        except _NoEffectError as error:
+            # everything behind it speaks of a plan that nobody agreed to
+            raise Unbacked(str(error)) from None
         if event.plan.digest != event.plan_digest or digest(payload["plan"]) != event.plan_digest:
             raise Unbacked("the plan is not the one that was agreed to")
-        if event.previous_digest != self.state.plan_digest:
+        if event.previous_digest != state.plan_digest:
             raise Unbacked("it replaces another plan than the one that held")
-        broken = broken_rules(event.plan, barred=self.state.barred)
+        entered = state.index + 1
+        if state.status == "entering" or event.plan.steps[:entered] != state.plan.steps[:entered]:
+            raise Unbacked("steps that are entered stay as they are")
+        broken = broken_rules(event.plan, barred=state.barred)
         if broken:
             raise Unbacked("the amended plan breaks rules", broken)
 
     def _evidence(self, event: ev.EvidenceSubmitted) -> None:
         given = event.evidence
-        for known in self.state.evidence.values():
-            if known.digest == given.digest and known.ratings and given.ratings:
-                better = [
-                    c for c, r in known.ratings.items() if _WORST.index(given.ratings[c]) < _WORST.index(r)
-                ]
-                if better:
-                    raise Unbacked(f"the same document was rated worse before: {', '.join(better)}")
+        if given.at > event.at:
+            raise _NoEffectError("the document is from the future")
+        if given.ratings is None:
+            return
+        worst = self._ratings.setdefault(f"{given.digest}@{given.step}", {})
+        rated = {c: _WORST.index(rating) for c, rating in given.ratings.items()}
+        better = [c.value for c, place in rated.items() if place < worst.get(c, place)]
+        if better:
+            raise _NoEffectError(f"the same document was rated worse before: {', '.join(better)}")
+        worst.update(rated)
+
+    def _artifact(self, event: ev.ArtifactRegistered) -> None:
+        state = self.state
+        known = state.artifacts.get(event.artifact)
+        if known is not None and known.manifest_digest != event.manifest_digest:
+            raise Unbacked("the artifact's manifest was swapped")
+        if state.status == "entering":
+            raise Unbacked("an artifact was registered while a step is entered")
+        out = [name for name in event.components if state.reached.get(name, Stage.CLOSED) > Stage.CLOSED]
+        if out:
+            raise Unbacked("released already, so their files cannot change: " + ", ".join(out))
 
     def _entry(self, event: ev.EntryBegan) -> None:
+        self._entry_fault = None
+        try:
+            self._gate_held(event)
+        except Unbacked as error:
+            # an entry that is taken back gave nobody anything
+            seq = self.state.seq + 1
+            self._entry_fault = Unbacked(
+                f"event {seq} ({event.type} by {event.by}): {error.detail}", [*error.reasons, *self.ignored]
+            )
+
+    def _gate_held(self, event: ev.EntryBegan) -> None:
         step = self.state.next_step
-        if step is None or step.name != event.step:
-            raise Unbacked("it is for a step that was not next")
+        if step is None or (step.name, self.state.attempt) != (event.step, event.attempt):
+            raise Unbacked("it is for a gate that was not next")
         found = verdict(self.state, step, event.at)
         if not found.open:
             raise Unbacked("its gate did not hold", [Reason(c.code, c.message) for c in found.unmet])
@@ -295,49 +433,27 @@ class _Fold:
                     raise Unbacked("one key counts under two people")
                 keys |= own
 
+    def _entered(self, event: ev.StepEntered) -> None:
+        if self._entry_fault is not None:
+            raise self._entry_fault
+        entry = self.state.entry
+        step = self.state.plan.step(event.step)
+        if entry is None or step is None or (entry.step, entry.attempt) != (event.step, event.attempt):
+            raise Unbacked("the step was not being entered")
+        if event.stage is not step.stage or event.completed != (step.stage is Stage.OPEN):
+            raise Unbacked("the stage is not that of the plan")
+        for grant in event.grants:
+            self._grant(grant, event.at, step)
+
+    def _grant(self, grant: ev.Grant, at: datetime, step: Step | None = None) -> None:
+        """Only grants that the plan makes count: a made-up one would let the research window run."""
+        step = step or self.state.current_step
+        if step is None:
+            raise Unbacked("a grant before the first step")
+        planned = planned_grants(self.state, step, {grant.holder: grant.recipient}, grant.made_at)
+        bare = grant.model_copy(update={"envelopes": {}})
+        if grant.made_at > at or bare not in planned:
+            raise Unbacked(f"the plan does not make the grant {grant.id}")
+
 
 _LOOSENING = (ev.HoldsLifted, ev.WindowChanged, ev.IncidentClosed, ev.PlanAmended, ev.GlassBroken)
-
-
-def clocks_by_custody(
-    state: ReleaseState,
-    seen: dict[int, datetime],
-    history: list[ev.AnyEvent],
-    now: datetime,
-    tolerance: timedelta,
-) -> list[Reason]:
-    """What of the gate's clocks has not passed by custody's own clock, whatever the events say.
-
-    The window cannot have counted longer than since custody first saw its step entered, nor the cooling-off longer than
-    since it first saw the last sign-off.
-
-    Args:
-        state: the checked state, entering.
-        seen: place of an event in the history (from 0) → when custody first saw it.
-        history: the events.
-        now: custody's clock.
-        tolerance: how late custody may have been to look.
-    """
-    if state.entry is None:
-        return []
-    step = state.plan.step(state.entry.step)
-    if step is None:
-        return []
-    reasons: list[Reason] = []
-
-    def passed(kind: type[ev.Event], asked: timedelta, what: str) -> None:
-        places = [i for i, event in enumerate(history) if isinstance(event, kind)]
-        if asked <= timedelta(0) or not places:
-            return
-        since = now - seen[places[-1]] + tolerance
-        if since < asked:
-            left = format_duration(asked - since)
-            reasons.append(
-                Reason(what, f"by custody's own clock {left} of {format_duration(asked)} are left")
-            )
-
-    if "research_window" not in state.waived:
-        passed(ev.StepEntered, state.window_asked(step), "research_window")
-    if step.gate.cooling_off is not None and "cooling_off" not in state.waived:
-        passed(ev.SignedOff, step.gate.cooling_off, "cooling_off")
-    return reasons

@@ -3,6 +3,7 @@
     tree      size and frontier of the log as last verified
     leaf      of every leaf: its hash, whose release it is of, when custody first saw it
     holding   of every artifact: the first release that bound it, and its root under the key-encryption key
+    refusal   what custody refused and why: the service's log can be cut, this cannot
 
 An artifact is bound to the release that bound it first, for ever: a second release with weaker rules gets no key.
 """
@@ -27,6 +28,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    func,
     insert,
     select,
     update,
@@ -63,6 +65,17 @@ _HOLDING = Table(
     Column("wrapped", Text, nullable=False),
 )
 
+_REFUSAL = Table(
+    "custody_refusal",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("release", String, nullable=False, index=True),
+    Column("step", String, nullable=False),
+    Column("code", String, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SeenLeaf:
@@ -86,16 +99,30 @@ class Holding:
     wrapped: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One request that custody refused."""
+
+    at: datetime
+    release: str
+    step: str
+    code: str
+    detail: str
+
+
 class CustodyMemory:
     """Custody's own database. Every method is one transaction."""
 
     def __init__(self, url: str) -> None:
-        self._engine: Engine = create_engine(url)
+        if url.startswith(("postgresql://", "postgres://")):
+            url = "postgresql+psycopg://" + url.partition("://")[2]
+        self._engine: Engine = create_engine(url, hide_parameters=True, pool_pre_ping=True)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _pragmas)
-            event.listen(self._engine, "begin", _immediate)
+            event.listen(self._engine, "begin", _begin)
+        self._writer = self._engine.execution_options(custody_write=True)
         _METADATA.create_all(self._engine)
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             if connection.execute(select(_TREE.c.id)).first() is None:
                 empty = CompactTree().to_bytes()
                 connection.execute(insert(_TREE).values(id=1, size=0, frontier=empty, note=None))
@@ -112,7 +139,7 @@ class CustodyMemory:
     @contextmanager
     def extending(self) -> Iterator[tuple[CompactTree, Connection]]:
         """The tree, held so that one worker extends it at a time; `remember` in the same block."""
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             row = connection.execute(select(_TREE.c.frontier).with_for_update()).scalar_one()
             yield CompactTree.from_bytes(bytes(row)), connection
 
@@ -132,6 +159,12 @@ class CustodyMemory:
             connection.execute(insert(_LEAF), rows)
         connection.execute(update(_TREE).values(size=tree.size, frontier=tree.to_bytes()))
 
+    def last_seen(self) -> datetime | None:
+        """When custody saw the newest leaf; None before the first."""
+        with self._engine.connect() as connection:
+            found = connection.execute(select(func.max(_LEAF.c.seen_at))).scalar_one()
+        return None if found is None else datetime.fromtimestamp(found, UTC)
+
     def leaves_of(self, release: str) -> list[SeenLeaf]:
         """The leaves of a release's events, in order."""
         statement = select(_LEAF).where(_LEAF.c.release == release, _LEAF.c.seq.is_not(None))
@@ -148,10 +181,36 @@ class CustodyMemory:
             row = connection.execute(select(_HOLDING).where(_HOLDING.c.artifact == artifact)).one_or_none()
         return None if row is None else Holding(*row)
 
+    def holdings(self) -> list[Holding]:
+        """Everything that is held."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(_HOLDING).order_by(_HOLDING.c.artifact)).all()
+        return [Holding(*row) for row in rows]
+
+    def note_refusal(self, refusal: Refusal) -> None:
+        """Keep what was refused."""
+        with self._writer.begin() as connection:
+            connection.execute(
+                insert(_REFUSAL).values(
+                    at=refusal.at.timestamp(),
+                    release=refusal.release,
+                    step=refusal.step,
+                    code=refusal.code,
+                    detail=refusal.detail,
+                )
+            )
+
+    def refusals(self, release: str) -> list[Refusal]:
+        """What was refused of a release, oldest first."""
+        statement = select(_REFUSAL).where(_REFUSAL.c.release == release).order_by(_REFUSAL.c.id)
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement).all()
+        return [Refusal(datetime.fromtimestamp(r.at, UTC), r.release, r.step, r.code, r.detail) for r in rows]
+
     def take_in(self, holding: Holding) -> Holding:
         """Hold an artifact's root; whoever was first stays."""
         try:
-            with self._engine.begin() as connection:
+            with self._writer.begin() as connection:
                 connection.execute(
                     insert(_HOLDING).values(
                         artifact=holding.artifact,
@@ -169,8 +228,8 @@ class CustodyMemory:
         return holding
 
     def rewrap(self, old: Holding, plan_digest: str, wrapped: str) -> Holding:
-        """Keep a root that was wrapped anew under another plan; nothing changes if somebody was faster."""
-        with self._engine.begin() as connection:
+        """Keep a root that was wrapped anew, under another plan or another version of the key; nothing changes if somebody was faster."""
+        with self._writer.begin() as connection:
             connection.execute(
                 update(_HOLDING)
                 .where(_HOLDING.c.artifact == old.artifact, _HOLDING.c.wrapped == old.wrapped)
@@ -191,5 +250,6 @@ def _pragmas(connection: object, _record: object) -> None:
     cursor.close()
 
 
-def _immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    write = connection.get_execution_options().get("custody_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -6,26 +6,31 @@ unwrapped; every envelope carries that proof, and a partner's client refuses one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import Engine
 
-from activities.custody.checking import Unbacked, checked_fold, clocks_by_custody
+from activities.custody.checking import checked_fold
+from activities.custody.clocks import clocks_by_custody
+from activities.custody.errors import CustodyRefused, Unbacked
+from activities.custody.keeping import Keeping
 from activities.custody.keys import CustodyKeys
-from activities.custody.memory import CustodyMemory, Holding
+from activities.custody.memory import CustodyMemory, Refusal
 from activities.custody.watch import LogWatch
-from artifacts.custody.base import KeyProvider, WrappedKey, wrapping_context
+from artifacts.custody.base import KeyProvider
 from artifacts.envelope import EnvelopePayload, file_keys, make_envelope, make_public_record
 from artifacts.errors import ArtifactError
-from artifacts.keys import RootKey, unwrap_root
+from artifacts.keys import RootKey
 from artifacts.manifest import Manifest, parse_manifest
 from orchestrator.domain import events as ev
 from orchestrator.domain.decide_access import planned_grants
 from orchestrator.domain.deciding import short_id
-from orchestrator.domain.errors import Conflict, Reason, SluiceError
+from orchestrator.domain.errors import Reason, SluiceError, Unavailable
 from orchestrator.domain.gate import still_holds
 from orchestrator.domain.plan import Plan, recipient_digest
 from orchestrator.domain.state import ReleaseState
@@ -37,13 +42,7 @@ from orchestrator.trust.errors import TrustError
 from orchestrator.trust.merkle import leaf_hash, verify_inclusion
 
 DEFAULT_VALIDITY = timedelta(days=365)
-
-
-class CustodyRefused(Conflict):
-    """Custody gives no key; the reasons say why."""
-
-    code = "custody-refused"
-    title = "Custody gives no key"
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,7 @@ class Custody:
         keys: custody's own keys.
         clock: custody's own clock (aware).
         tolerance: how late custody may be to see an event (it looks at the log this often).
+        signed_only: decisions of people whose keys the plan does not pin count for nothing.
     """
 
     def __init__(
@@ -77,9 +77,12 @@ class Custody:
         keys: CustodyKeys,
         clock: Callable[[], datetime],
         tolerance: timedelta = timedelta(seconds=5),
+        *,
+        signed_only: bool = False,
     ) -> None:
-        self._engine, self._memory, self._provider, self._keys = engine, memory, provider, keys
-        self._clock, self._tolerance = clock, tolerance
+        self._engine, self._memory, self._keys = engine, memory, keys
+        self._clock, self._tolerance, self._signed_only = clock, tolerance, signed_only
+        self.keeping = Keeping(memory, provider, keys)
         self.watch = LogWatch(engine, memory, clock)
 
     def make_envelopes(self, asked: Asked) -> dict[str, dict[str, str]]:
@@ -87,21 +90,18 @@ class Custody:
 
         Raises:
             CustodyRefused: the log, a signature, the gate or a key does not hold; the refusal is in the log too.
-            KeyProviderError: the key service does not answer or refuses.
+            KeyProviderError: the key service does not answer; the same call may succeed later.
         """
-        try:
-            state, grants = self._judge(asked)
-            manifests = self._manifests(state, grants)
-            holdings = {name: self._hold(state, manifest) for name, manifest in manifests.items()}
-        except (SluiceError, TrustError, ArtifactError) as error:
-            if isinstance(error, ArtifactError) and error.retryable:
-                raise
-            refused = self._told(error)
-            self._refuse(asked, refused)
-            raise refused from None
+        with self._refusing(asked.release, asked.step, asked.attempt):
+            return self._make(asked)
+
+    def _make(self, asked: Asked) -> dict[str, dict[str, str]]:
+        state, grants = self._judge(asked)
+        manifests = self._manifests(state, grants)
+        holdings = {name: self.keeping.hold(state, manifest) for name, manifest in manifests.items()}
         recipients = {grant.id: self._recipient(state.plan, grant) for grant in grants}
         leaf, proof = self._log(asked, state, grants, manifests)
-        roots = {name: self._unwrap(state, holding, manifests[name]) for name, holding in holdings.items()}
+        roots = {name: self.keeping.unwrap(state, held, manifests[name]) for name, held in holdings.items()}
         made: dict[str, dict[str, str]] = {}
         sealed: list[tuple[str, bytes, ev.Grant]] = []
         for grant in grants:
@@ -110,9 +110,8 @@ class Custody:
                 if not components:
                     continue
                 recipient = recipients[grant.id]
-                payload = self._payload(
-                    asked, grant, manifest, roots[name], components, {"leaf": leaf, "proof": proof}
-                )
+                log = {"leaf": leaf, "proof": proof}
+                payload = self._payload(asked, grant, manifest, roots[name], components, log)
                 data = (
                     make_public_record(payload, self._keys.envelopes)
                     if recipient is None
@@ -121,6 +120,7 @@ class Custody:
                 reference = short_id("envelope", asked.release, grant.id, name, asked.at.isoformat())
                 sealed.append((reference, data, grant))
                 made.setdefault(grant.id, {})[name] = reference
+        now = self._clock()
         with writing(self._engine) as session:
             for reference, data, grant in sealed:
                 envelopes.put(
@@ -130,7 +130,7 @@ class Custody:
                     release=asked.release,
                     grant=grant.id,
                     holder=grant.holder,
-                    at=self._clock(),
+                    at=now,
                 )
         return made
 
@@ -141,12 +141,23 @@ class Custody:
             CustodyRefused: the log or a signature does not hold, or an artifact belongs to another release.
         """
         self.watch.catch_up()
-        state = checked_fold([event for event, _ in self.watch.history(release)], self._clock())
-        held = []
-        for name in state.artifacts:
-            self._hold(state, self._manifest(state, name))
-            held.append(name)
-        return held
+        history = [event for event, _ in self.watch.history(release)]
+        state = checked_fold(history, self._clock(), signed_only=self._signed_only).state
+        return [
+            self.keeping.hold(state, self._manifest(state, name)).artifact for name in sorted(state.artifacts)
+        ]
+
+    def rotate(self) -> tuple[int, int]:
+        """Rotate the key-encryption key and wrap every root anew; the new version, and how many roots.
+
+        Raises:
+            KeyProviderError: the key service fails; call again.
+        """
+        version, count = self.keeping.rotate()
+        body = {"action": "kek_rotated", "version": version, "roots": count}
+        with writing(self._engine) as session:
+            audit.append(session, "custody", body, at=self._clock())
+        return version, count
 
     # --- judging -----------------------------------------------------------------------------------------------------
 
@@ -155,18 +166,20 @@ class Custody:
         self.watch.catch_up()
         history = self.watch.history(asked.release)
         events = [event for event, _ in history]
-        state = checked_fold(events, now)
-        entry = state.entry
+        checked = checked_fold(events, now, signed_only=self._signed_only)
+        state, entry = checked.state, checked.state.entry
         if entry is None or (entry.step, entry.attempt) != (asked.step, asked.attempt):
-            raise CustodyRefused(f"by the log, {asked.release} is not entering `{asked.step}`")
+            raise CustodyRefused(
+                f"by the log, {asked.release} is not entering `{asked.step}`", checked.ignored
+            )
         step = state.plan.step(asked.step)
         if step is None:
-            raise CustodyRefused(f"the plan has no step `{asked.step}`")
+            raise CustodyRefused(f"the plan has no step `{asked.step}`", checked.ignored)
         reasons = [Reason(c.code, c.message) for c in still_holds(state, step, now)]
-        seen = {place: leaf.seen_at for place, (_, leaf) in enumerate(history)}
-        reasons += clocks_by_custody(state, seen, events, now, self._tolerance)
+        seen = [leaf.seen_at for _, leaf in history]
+        reasons += clocks_by_custody(state, events, seen, now, self._tolerance)
         if reasons:
-            raise CustodyRefused(f"the gate of `{asked.step}` does not hold", reasons)
+            raise CustodyRefused(f"the gate of `{asked.step}` does not hold", [*reasons, *checked.ignored])
         grants = planned_grants(state, step, dict(asked.partners), state.updated_at)
         return state, [grant for grant in grants if grant.kind != "access"]
 
@@ -209,52 +222,6 @@ class Custody:
             f"no registered key of {grant.holder} fits the digest that the plan pins",
             [Reason("recipient", f"{grant.holder} registers the key {grant.recipient}")],
         )
-
-    # --- keys --------------------------------------------------------------------------------------------------------
-
-    def _hold(self, state: ReleaseState, manifest: Manifest) -> Holding:
-        """The artifact's root under the key-encryption key, in the context of the plan that holds now."""
-        artifact = manifest.artifact_id
-        holding = self._memory.holding(artifact)
-        if holding is None:
-            known = state.artifacts[artifact]
-            if known.root is None:
-                raise CustodyRefused(f"no wrapped root was registered with {artifact}")
-            root = unwrap_root(
-                known.root,
-                self._keys.identity,
-                manifest.digest,
-                artifact_id=artifact,
-                commitment=manifest.root_commitment,
-            )
-            wrapped = self._provider.wrap(
-                root.raw, wrapping_context(state.release, artifact, state.plan_digest)
-            )
-            holding = self._memory.take_in(
-                Holding(artifact, state.release, "sha256:" + manifest.digest, state.plan_digest, str(wrapped))
-            )
-        if holding.release != state.release:
-            raise CustodyRefused(f"{artifact} is bound to the release {holding.release}, which had it first")
-        if holding.manifest_digest != "sha256:" + manifest.digest:
-            raise CustodyRefused(f"{artifact} was taken in with another manifest")
-        if holding.plan_digest != state.plan_digest:
-            # the fold has checked the old plan's quorum for every amendment between the two
-            rewrapped = self._provider.rewrap(
-                WrappedKey.parse(holding.wrapped),
-                wrapping_context(state.release, artifact, holding.plan_digest),
-                wrapping_context(state.release, artifact, state.plan_digest),
-            )
-            holding = self._memory.rewrap(holding, state.plan_digest, str(rewrapped))
-        return holding
-
-    def _unwrap(self, state: ReleaseState, holding: Holding, manifest: Manifest) -> RootKey:
-        context = wrapping_context(state.release, holding.artifact, state.plan_digest)
-        root = RootKey(self._provider.unwrap(WrappedKey.parse(holding.wrapped), context))
-        if root.commitment(holding.artifact) != manifest.root_commitment:
-            raise CustodyRefused(
-                f"the key held for {holding.artifact} is not the one that its manifest commits to"
-            )
-        return root
 
     def _payload(
         self,
@@ -320,23 +287,41 @@ class Custody:
             audit.store_checkpoint(session, note, self._clock())
         return note
 
-    def _refuse(self, asked: Asked, error: SluiceError) -> None:
+    @contextmanager
+    def _refusing(self, release: str, step: str, attempt: int) -> Iterator[None]:
+        """Whatever does not hold in this block leaves it as one refusal, which is in the log and in custody's memory."""
+        try:
+            yield
+        except (SluiceError, TrustError, ArtifactError) as error:
+            if isinstance(error, Unavailable) or (isinstance(error, ArtifactError) and error.retryable):
+                raise
+            refused = _told(error)
+            self._refuse(release, step, attempt, refused)
+            raise refused from None
+
+    def _refuse(self, release: str, step: str, attempt: int, error: SluiceError) -> None:
+        now = self._clock()
+        self._memory.note_refusal(Refusal(now, release, step, error.code, error.detail))
         body = {
             "action": "refused",
-            "step": asked.step,
-            "attempt": asked.attempt,
+            "step": step,
+            "attempt": attempt,
             "code": error.code,
             "detail": error.detail,
             "reasons": [reason.as_dict() for reason in error.reasons],
         }
-        with writing(self._engine) as session:
-            audit.append(session, "custody", body, at=self._clock(), release=asked.release)
+        try:
+            with writing(self._engine) as session:
+                audit.append(session, "custody", body, at=now, release=release)
+        except (SluiceError, TrustError) as broken:
+            # custody's own memory has it; a log that takes no entry is one more thing to look at
+            _log.error("a refusal could not be logged", release=release, step=step, why=str(broken))
 
-    @staticmethod
-    def _told(error: SluiceError | TrustError | ArtifactError) -> SluiceError:
-        if isinstance(error, CustodyRefused | Unbacked):
-            return error
-        if isinstance(error, SluiceError):
-            return CustodyRefused(error.detail, error.reasons)
-        code = error.code if isinstance(error, TrustError) else "artifact"
-        return CustodyRefused(str(error), [Reason(code, str(error))])
+
+def _told(error: SluiceError | TrustError | ArtifactError) -> SluiceError:
+    if isinstance(error, CustodyRefused | Unbacked):
+        return error
+    if isinstance(error, SluiceError):
+        return CustodyRefused(error.detail, error.reasons)
+    code = error.code if isinstance(error, TrustError) else "artifact"
+    return CustodyRefused(str(error), [Reason(code, str(error))])

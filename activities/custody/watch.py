@@ -18,8 +18,9 @@ from activities.custody.memory import CustodyMemory, SeenLeaf
 from orchestrator.domain.events import EVENT, AnyEvent
 from orchestrator.records import audit
 from orchestrator.records.database import reading
-from orchestrator.trust.errors import LogRewritten
+from orchestrator.trust.errors import EntryInvalid, LogInvalid, LogRewritten
 from orchestrator.trust.merkle import CompactTree, leaf_hash
+from orchestrator.trust.statements import CLOCK_SKEW
 
 _CHUNK = 5_000
 
@@ -60,7 +61,7 @@ class LogWatch:
                 )
             found: list[SeenLeaf] = []
             fresh: set[str] = set()
-            now = self._clock()
+            now = self._now()
             for leaf in audit.leaves(session, tree.size, limit=head.size - tree.size):
                 if leaf.index != tree.size:
                     raise LogRewritten(f"entry {tree.size} is missing", where="audit log")
@@ -100,12 +101,36 @@ class LogWatch:
                     f"is event {leaf.seq} of {release}, where event {place} was due",
                     where=f"audit log, entry {leaf.index}",
                 )
-            events.append((EVENT.validate_python(json.loads(body)["event"]), leaf))
+            try:
+                events.append((EVENT.validate_python(json.loads(body)["event"]), leaf))
+            except ValueError:
+                raise EntryInvalid(
+                    "is no event of this version", index=leaf.index, where=f"audit log, entry {leaf.index}"
+                ) from None
         return events
+
+    def _now(self) -> datetime:
+        """Custody's clock, which never goes back behind what it has seen.
+
+        Raises:
+            LogInvalid: it did: somebody set the clock of this machine, and no window can be judged by it.
+        """
+        now, before = self._clock(), self._memory.last_seen()
+        if before is not None and now < before - CLOCK_SKEW:
+            raise LogInvalid(
+                f"custody's clock shows {now.isoformat()}, but it saw an entry at {before.isoformat()}",
+                where="custody's clock",
+                remedy="set the clock of custody's machine",
+            )
+        return now
 
 
 def _event_place(body: bytes) -> tuple[str | None, int | None, str]:
-    entry: dict[str, Any] = json.loads(body)
-    if entry.get("kind") != "event":
+    """Release, place and type of an event's leaf; nothing of another leaf, or of one that makes no sense."""
+    try:
+        entry: dict[str, Any] = json.loads(body)
+        if entry["kind"] != "event":
+            return None, None, ""
+        return str(entry["release"]), int(entry["seq"]), str(entry["event"]["type"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None, None, ""
-    return str(entry["release"]), int(entry["seq"]), str(entry["event"]["type"])

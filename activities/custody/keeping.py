@@ -1,0 +1,103 @@
+"""Roots in custody: taken in once, under the key-encryption key in the context of the plan that holds.
+
+take in   the root that was wrapped to custody when it was sealed, bound to the manifest digest -> under the KEK
+re-wrap   an amended plan is another context; the fold has checked the old plan's quorum for every step between
+unwrap    only in the context of the plan that holds now, and only what the manifest commits to
+rotate    everything anew under the KEK's newest version
+"""
+
+from __future__ import annotations
+
+from activities.custody.errors import CustodyRefused
+from activities.custody.keys import CustodyKeys
+from activities.custody.memory import CustodyMemory, Holding
+from artifacts.custody.base import KeyProvider, WrappedKey, wrapping_context
+from artifacts.keys import RootKey, unwrap_root
+from artifacts.manifest import Manifest
+from orchestrator.domain.state import ReleaseState
+
+
+class Keeping:
+    """What custody holds, and the only code that has a root in clear.
+
+    Args:
+        memory: custody's own database.
+        provider: keeps the key-encryption key.
+        keys: custody's own keys.
+    """
+
+    def __init__(self, memory: CustodyMemory, provider: KeyProvider, keys: CustodyKeys) -> None:
+        self._memory, self._provider, self._keys = memory, provider, keys
+
+    def hold(self, state: ReleaseState, manifest: Manifest) -> Holding:
+        """The artifact's root under the key-encryption key, in the context of the plan that holds now.
+
+        Raises:
+            CustodyRefused: the artifact belongs to another release, or has another manifest.
+            KeyProviderError: the wrapped root or the key service does not hold.
+        """
+        artifact = manifest.artifact_id
+        holding = self._memory.holding(artifact)
+        if holding is None:
+            holding = self._take_in(state, manifest)
+        if holding.release != state.release:
+            raise CustodyRefused(f"{artifact} is bound to the release {holding.release}, which had it first")
+        if holding.manifest_digest != "sha256:" + manifest.digest:
+            raise CustodyRefused(f"{artifact} was taken in with another manifest")
+        if holding.plan_digest != state.plan_digest:
+            rewrapped = self._provider.rewrap(
+                WrappedKey.parse(holding.wrapped),
+                wrapping_context(state.release, artifact, holding.plan_digest),
+                wrapping_context(state.release, artifact, state.plan_digest),
+            )
+            holding = self._memory.rewrap(holding, state.plan_digest, str(rewrapped))
+        return holding
+
+    def _take_in(self, state: ReleaseState, manifest: Manifest) -> Holding:
+        artifact = manifest.artifact_id
+        known = state.artifacts[artifact]
+        if known.root is None:
+            raise CustodyRefused(f"no wrapped root was registered with {artifact}")
+        root = unwrap_root(
+            known.root,
+            self._keys.identity,
+            manifest.digest,
+            artifact_id=artifact,
+            commitment=manifest.root_commitment,
+        )
+        wrapped = self._provider.wrap(root.raw, wrapping_context(state.release, artifact, state.plan_digest))
+        return self._memory.take_in(
+            Holding(artifact, state.release, "sha256:" + manifest.digest, state.plan_digest, str(wrapped))
+        )
+
+    def unwrap(self, state: ReleaseState, holding: Holding, manifest: Manifest) -> RootKey:
+        """The root, in clear: only here, only for the time of one request.
+
+        Raises:
+            CustodyRefused: what is held is not what the manifest commits to.
+            KeyProviderError: the key service refuses, or the context is another.
+        """
+        context = wrapping_context(state.release, holding.artifact, state.plan_digest)
+        root = RootKey(self._provider.unwrap(WrappedKey.parse(holding.wrapped), context))
+        if root.commitment(holding.artifact) != manifest.root_commitment:
+            raise CustodyRefused(
+                f"the key held for {holding.artifact} is not the one that its manifest commits to"
+            )
+        return root
+
+    def rotate(self) -> tuple[int, int]:
+        """A new version of the key-encryption key, and every root anew under it; the version, and how many roots.
+
+        Old versions still unwrap, so a rotation that was cut short loses nothing: call it again.
+
+        Raises:
+            KeyProviderError: the key service fails.
+        """
+        version = self._provider.rotate()
+        count = 0
+        for holding in self._memory.holdings():
+            context = wrapping_context(holding.release, holding.artifact, holding.plan_digest)
+            wrapped = self._provider.rewrap(WrappedKey.parse(holding.wrapped), context, context)
+            self._memory.rewrap(holding, holding.plan_digest, str(wrapped))
+            count += 1
+        return version, count
