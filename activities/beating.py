@@ -41,8 +41,8 @@ class Beat:
 
 
 @contextmanager
-def beating(every_s: float = EVERY_S) -> Iterator[Beat]:
-    """Heartbeat until the block ends; outside of an activity it does nothing."""
+def beating() -> Iterator[Beat]:
+    """Heartbeat every `EVERY_S` seconds until the block ends; outside of an activity it does nothing."""
     beat = Beat()
     if not activity.in_activity():
         yield beat
@@ -50,7 +50,7 @@ def beating(every_s: float = EVERY_S) -> Iterator[Beat]:
     done = threading.Event()
 
     def run() -> None:
-        while not done.wait(every_s):
+        while not done.wait(EVERY_S):
             activity.heartbeat(beat.details)
             if activity.is_cancelled():
                 beat.cancelled.set()

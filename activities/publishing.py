@@ -313,8 +313,12 @@ def _stands(state: ReleaseState, grant_id: str) -> bool:
         return grant.live
     if state.ended:
         return False
-    current = (f"{step.name}.{state.attempt}." for step in state.plan.steps)
-    return any(grant_id.startswith(prefix) for prefix in current)
+    prefixes = []
+    if state.entry is not None:
+        prefixes.append(f"{state.entry.step}.{state.entry.attempt}.")
+    if state.current is not None:  # of a partner who became ready late
+        prefixes.append(f"{state.current}.{state.attempt}.")
+    return any(grant_id.startswith(prefix) for prefix in prefixes)
 
 
 def _put_again(store: Store, key: str, data: bytes) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -99,9 +100,8 @@ class SealingActivities:
                 return known
             artifact = artifact_id(start.ingest)
             store_uri = self._store_uri(start.store)
-            source = self._source(start.source)
             part_size = _part_size(start.options)
-            with self._parts.open_store(store_uri) as store:
+            with self._source(start.source) as source, self._parts.open_store(store_uri) as store:
                 sealed = seal_tree(
                     source,
                     store,
@@ -120,10 +120,13 @@ class SealingActivities:
 
     # --- where from, where to
 
-    def _source(self, source: str) -> PlainTree:
-        if source.startswith(("s3://", "hf:")):
-            return open_source(source, self._parts.open_store)
-        return Folder(below(self._parts.ingest_root, source))
+    @contextmanager
+    def _source(self, source: str) -> Iterator[PlainTree]:
+        if not source.startswith(("s3://", "hf:")):
+            yield Folder(below(self._parts.ingest_root, source))
+            return
+        with closing(open_source(source, self._parts.open_store)) as stored:
+            yield stored
 
     def _store_uri(self, store: str) -> str:
         if store == "default":

@@ -123,9 +123,13 @@ class StoreTree:
         check_paths(info.key for info in found)
         return [StoredFile(self._store, info.key, info) for info in found]
 
+    def close(self) -> None:
+        """Give back the store's connections."""
+        self._store.close()
+
 
 def open_source(uri: str, open_at: Callable[[str], Store]) -> StoreTree:
-    """The plaintext at `s3://bucket/prefix-or-object` or `hf:owner/name[@revision]`.
+    """The plaintext at `s3://bucket/prefix-or-object` or `hf:owner/name[@revision]`; close it when it is done with.
 
     Args:
         uri: where. On the Hub the revision is resolved to a commit first, so that the whole source is of one moment.
@@ -139,11 +143,11 @@ def open_source(uri: str, open_at: Callable[[str], Store]) -> StoreTree:
     if scheme == "hf":
         from artifacts.stores.hub import HubStore
 
-        named = open_at(uri)
-        if not isinstance(named, HubStore):
-            raise SourceError(f"{uri}: did not open as a repository of the Hub")
         address, _, revision = uri.partition("@")
-        commit = named.calls.head(revision or "main")
+        with open_at(uri) as named:
+            if not isinstance(named, HubStore):
+                raise SourceError(f"{uri}: did not open as a repository of the Hub")
+            commit = named.calls.head(revision or "main")
         return StoreTree(open_at(f"{address}@{commit}"), label=f"{address}@{commit}")
     if scheme != "s3":
         raise SourceError(f"{uri}: expected a path, s3://bucket/prefix or hf:owner/name")
@@ -158,5 +162,8 @@ def open_source(uri: str, open_at: Callable[[str], Store]) -> StoreTree:
         except StoreError:
             there = None
         if there is not None:
+            whole.close()
             return StoreTree(holder, label=uri, only=name)
+        holder.close()
+    whole.close()
     raise SourceError(f"{uri}: there is nothing below it")
