@@ -16,6 +16,9 @@ from pathlib import Path
 from artifacts.errors import DestinationError
 from artifacts.paths import FETCH_FOLDER
 
+LOG = ".done"
+"""Ending of the list of parts that an unfinished file has."""
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -41,6 +44,7 @@ class Destination:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._renamed_in: set[str] = set()
         with explained(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
             self._root = os.open(folder.resolve(), _FOLDER)
@@ -97,7 +101,7 @@ class Destination:
 
     def drop_partial(self, path: str) -> None:
         """Remove what is unfinished of `path`."""
-        for suffix in ("", ".done"):
+        for suffix in ("", LOG):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_work_name(path) + suffix, dir_fd=self._work)
 
@@ -124,8 +128,18 @@ class Destination:
                     if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}:
                         raise
                     self._rename(path, parent, name)
-                os.fsync(parent)
+                self._renamed_in.add(path.rpartition("/")[0])
         self.drop_partial(path)
+
+    def sync(self) -> None:
+        """Make the names durable: each folder that got files is synced once, not once a file."""
+        for folder in sorted(self._renamed_in):
+            with (
+                explained(folder or str(self.folder)),
+                self._parent(f"{folder}/x".lstrip("/"), make=False) as (fd, _),
+            ):
+                os.fsync(fd)
+        self._renamed_in.clear()
 
     def _rename(self, path: str, parent: int, name: str) -> None:
         """For file systems without hard links: look, then rename."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from artifacts.body import PartOpener, part_context, read_exactly
-from artifacts.destination import Destination, explained
+from artifacts.destination import LOG, Destination, explained
 from artifacts.digests import InOrder, new_hashers
 from artifacts.envelope import EnvelopePayload
 from artifacts.errors import (
@@ -168,6 +168,7 @@ def _fetch(
     finally:
         for file in files:
             file.close()
+        place.sync()
     return FetchReport(
         artifact_id=manifest.artifact_id,
         manifest_digest=manifest.digest,
@@ -251,7 +252,12 @@ class _FileFetch:
         if size is not None:
             check_sealed_size(entry, size, blob.label)
         self._fd = self._place.open_partial(entry.path)
-        self._log = self._place.open_partial(entry.path, ".done")
+        if entry.layout.part_count == 1:
+            # Nothing to go on with: the one part is there or it is not. What lies there may be another artifact's.
+            with explained(entry.path):
+                os.ftruncate(self._fd, 0)
+            return
+        self._log = self._place.open_partial(entry.path, LOG)
         self._done = self._read_log()
         if not self._done:
             with explained(entry.path):
@@ -311,7 +317,7 @@ class _FileFetch:
             with explained(entry.path):
                 _write_all(self._fd, plain, start)
         self._order.run(index, lambda: self._see(plain))
-        if not reused:
+        if not reused and self._log >= 0:
             with explained(entry.path), self._lock:
                 os.lseek(self._log, 0, os.SEEK_END)
                 os.write(self._log, f"{index}\n".encode())

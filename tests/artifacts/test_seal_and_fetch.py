@@ -494,6 +494,23 @@ def test_a_tampered_unfinished_file_is_noticed(world: World, tmp_path: Path) -> 
     assert tree(copy) == tree(world.source)
 
 
+@pytest.mark.parametrize("path", ["part.bin", "many.bin"])
+def test_an_unfinished_file_of_another_artifact_leaves_no_trace(
+    world: World, tmp_path: Path, path: str
+) -> None:
+    from artifacts.destination import LOG, Destination
+
+    sealed, copy = world.seal(), tmp_path / "copy"
+    place = Destination(copy)
+    for name in ("", LOG):
+        os.close(place.open_partial(path, name))
+    for left in (copy / ".sluice-fetch").iterdir():
+        left.write_bytes(b"other-artifact 0\n0\n1\n" + noise(9 * PART))
+    place.close()
+    world.fetch(sealed, copy)
+    assert tree(copy) == tree(world.source)
+
+
 def test_a_disk_that_fills_up_says_so_and_goes_on_later(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
