@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import os
 import re
 import resource
@@ -342,6 +343,7 @@ def openssl() -> Row:
 def s3(bench: Bench, size: int) -> None:
     """Put and get through two S3 servers on loopback, sealed beside plain boto3 of the same bytes."""
     servers = importlib.import_module("tests.artifacts.stores.servers")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     source = bench.folder / "object.bin"
     with source.open("wb") as file:
         for _ in range(size // (64 * 1024 * 1024)):
