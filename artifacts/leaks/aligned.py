@@ -27,10 +27,10 @@ from artifacts.leaks.suspects.tensor import Matrix, read_pieces
 from artifacts.leaks.verdict import ArtifactFinding, TensorEvidence, judge
 
 MAX_READ = 12
-READ_BYTES = 4 << 20
+READ_BYTES = 6 << 20
 BLOCKS = 2
 MIN_AGREEMENT = 0.4  # median |r| of assigned embedding columns; independent models stay below 0.3 at 128 rows
-MIN_SIMILARITY = 0.6
+SIMILARITIES = (0.9, 0.8, 0.7, 0.6)
 MIN_PAIRS = 4
 PARENT_MARGIN = 0.05
 CERTAIN_R = 0.5  # tensors inside one model stay far below; the search for a better candidate ends
@@ -153,6 +153,8 @@ def _hidden_axis(
     ours = _unit_columns(table.samples.astype(np.float32))
     theirs = _unit_columns(kept.scale_rows(rows))
     agreement = ours.T @ theirs
+    if float(np.median(np.abs(agreement).max(axis=1))) < MIN_AGREEMENT:
+        return None  # no assignment can do better: do not work one out
     order = assign(np.abs(agreement))
     picked = agreement[np.arange(len(order)), order]
     if float(np.median(np.abs(picked))) < MIN_AGREEMENT:
@@ -226,10 +228,11 @@ def _test(
     tensors: list[TensorEvidence] = []
     for suspect, rows in zip(chosen, _read_rows(chosen, key, reader), strict=True):
         theirs = _centred(kept.scale_rows(rows[:, order] * signs) @ matrix)
+        found, tested = theirs[:, : kept.FINDING], np.sign(theirs[:, kept.FINDING :])
         best: TensorEvidence | None = None
         same = [p for p in signature.projected if (p.rows, p.cols) == suspect.shape]
         for reference in sorted(same, key=lambda p: p.rank != ranks[id(suspect)]):
-            r, z = held_out(_centred(reference.projections.astype(np.float32)), theirs)
+            r, z = held_out(reference, found, tested)
             if best is None or r > best.r:
                 best = TensorEvidence(suspect.label, reference.name, suspect.shape, r, z, passes(r, z))
                 if r >= CERTAIN_R and best.matched:
@@ -263,23 +266,31 @@ def _centred(projections: F32) -> F32:
     return np.asarray(projections - projections.mean(axis=0, keepdims=True), dtype=np.float32)
 
 
-def held_out(ours: F32, theirs: F32) -> tuple[float, float]:
-    """Pearson r and z of two matrices whose row order is unknown, from projections (n, DIMENSIONS) of some rows of each.
+def held_out(reference: ProjectedRows, found: F32, tested: F32) -> tuple[float, float]:
+    """Pearson r and z of two matrices whose row order is unknown, from projections of some rows of each.
 
-    Rows are paired by the finding half (each other's best, |cosine| >= 0.6); r and z are of the testing half alone.
+    Rows are paired by the finding half: each other's best, at the highest cosine at which there are 4 such pairs. What is
+    returned is of the signs of the testing half alone, which looks at other columns.
+
+    Args:
+        reference: of the signature.
+        found: (n, FINDING), centred, of the suspect's rows.
+        tested: (n, dimensions) of -1, 0 and 1.
     """
-    a, b = _unit_rows(ours[:, : kept.FINDING]), _unit_rows(theirs[:, : kept.FINDING])
-    cosine = b @ a.T
+    cosine = _unit_rows(found) @ _unit_rows(reference.finding.astype(np.float32)).T
     similarity = np.abs(cosine)
     best = similarity.argmax(axis=1)
     mine = np.arange(len(best))
-    good = (similarity.argmax(axis=0)[best] == mine) & (similarity[mine, best] >= MIN_SIMILARITY)
-    if int(good.sum()) < MIN_PAIRS:
+    mutual = similarity.argmax(axis=0)[best] == mine
+    for least in SIMILARITIES:
+        good = mutual & (similarity[mine, best] >= least)
+        if int(good.sum()) >= MIN_PAIRS:
+            break
+    else:
         return 0.0, 0.0
     sign = np.sign(cosine[mine, best])[good, None]
-    x = (theirs[good][:, kept.FINDING :] * sign).reshape(-1)
-    y = ours[best[good]][:, kept.FINDING :].reshape(-1)
-    r, z = compare(np.asarray(x, np.float32), np.asarray(y, np.float32)[None, :])
+    bits = np.unpackbits(reference.testing[best[good]], axis=1).astype(np.float32)
+    r, z = compare((tested[good] * sign).reshape(-1), (2.0 * bits - 1.0).reshape(1, -1))
     return float(r[0]), float(z[0])
 
 

@@ -36,12 +36,11 @@ from artifacts.leaks.sketch import (
     normalise,
     quantise,
     structured,
-    to_int8,
 )
 from artifacts.leaks.suspects import safetensors
 from artifacts.leaks.suspects.tensor import matrix_layout
 
-MAX_CANDIDATES = 40  # per file; projecting rows costs time, and few matrices are kept in the end
+MAX_CANDIDATES = 24  # per file; projecting rows costs time, and few matrices are kept in the end
 ROW_BATCH = 64
 MAX_SIZE = 1 << 62  # the size of a file being sealed is not known before its end
 
@@ -407,21 +406,16 @@ class SignatureBuilder:
         for item in self._projected:
             if item.cols == (cols or item.cols) and (item.name, item.rows, item.cols) in kept:
                 by_shape.setdefault((item.rows, item.cols), []).append(item)
-        chosen: list[_Rows] = []
-        queues = []
-        for shape, items in sorted(by_shape.items()):
+        queues: dict[tuple[int, int], list[_Rows]] = {}
+        for shape, items in by_shape.items():
             items.sort(key=lambda i: aligned.natural_key(i.name))
             order = self._key.order("projected matrices", len(items), *shape)
-            queues.append([items[int(i)] for i in order])
-        while queues and len(chosen) < aligned.MAX_PROJECTED:
-            for queue in list(queues):
-                if len(chosen) < aligned.MAX_PROJECTED:
-                    chosen.append(queue.pop(0))
-                if not queue:
-                    queues.remove(queue)
+            queues[shape] = [items[int(i)] for i in order]
         out = []
-        for item in chosen:
+        for item in aligned.take_turns(queues, aligned.MAX_PROJECTED):
             names = sorted(self._shapes[(item.rows, item.cols)], key=aligned.natural_key)
-            projections = to_int8(item.stacked(), aligned.PROJECTION_STEPS)
-            out.append(ProjectedRows(item.name, item.rows, item.cols, names.index(item.name), projections))
+            finding, testing = aligned.quantise_projections(item.stacked())
+            out.append(
+                ProjectedRows(item.name, item.rows, item.cols, names.index(item.name), finding, testing)
+            )
         return tuple(out)

@@ -160,7 +160,4 @@ def _ranked(
     for shape, items in queues.items():
         items.sort(key=lambda i: i.rank)
         queues[shape] = [items[int(i)] for i in key.order("projected matrices", len(items), *shape)]
-    out: list[ProjectedRows] = []
-    for turn in range(max(map(len, queues.values()), default=0)):
-        out.extend(queue[turn] for _, queue in sorted(queues.items()) if turn < len(queue))
-    return tuple(out[: aligned.MAX_PROJECTED])
+    return tuple(aligned.take_turns(queues, aligned.MAX_PROJECTED))

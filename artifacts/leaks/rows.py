@@ -8,18 +8,24 @@ The halves look at disjoint columns, so that what found a row says nothing about
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from artifacts.leaks.sketch import CLIP, F32, I8, SketchKey, to_int8
+
+U8 = npt.NDArray[np.uint8]
+
+T = TypeVar("T")
 
 EMBEDDING_BLOCKS = 4
 EMBEDDING_ROWS = 128
 MIN_EMBEDDING_ROWS = 1024
 PROJECTED_ROWS = 1024
 FINDING = 24
-TESTING = 24
-DIMENSIONS = FINDING + TESTING
+TESTING = 96
 MAX_PROJECTED = 40
 MIN_PROJECTED = 12
 EMBEDDING_STEPS = 1.5
@@ -53,22 +59,54 @@ def scale_rows(rows: npt.NDArray[np.floating]) -> F32:
         return np.asarray(np.clip(np.nan_to_num(x / scale), -CLIP, CLIP), dtype=np.float32)
 
 
+def testing_dimensions(cols: int) -> int:
+    """How many projections test a row: 96, fewer for narrow matrices, whose projections would repeat each other."""
+    return max(8, min(TESTING, cols // 4) // 8 * 8)
+
+
 def projector(key: SketchKey, cols: int) -> F32:
-    """(cols, DIMENSIONS) of keyed ±1: the first `FINDING` look at one random half of the columns, the rest at the other."""
+    """(cols, FINDING + testing_dimensions) of keyed ±1: finding looks at one random half of the columns, testing at the other."""
     order = key.order("projection halves", cols)
-    words = key.words("projection signs", (cols,), cols)
-    bits = np.unpackbits(words.view(np.uint8).reshape(cols, 8), axis=1)[:, :DIMENSIONS]
+    count = FINDING + testing_dimensions(cols)
+    words = key.words("projection signs", (cols,), 2 * cols)
+    bits = np.unpackbits(words.view(np.uint8).reshape(cols, 16), axis=1)[:, :count]
     signs = 1.0 - 2.0 * bits.astype(np.float32)
-    out = np.zeros((cols, DIMENSIONS), np.float32)
+    out = np.zeros((cols, count), np.float32)
     half = cols // 2
     out[order[:half], :FINDING] = signs[order[:half], :FINDING]
     out[order[half:], FINDING:] = signs[order[half:], FINDING:]
     return out / np.float32(np.sqrt(cols / 2))
 
 
+def quantise_projections(projected: F32) -> tuple[I8, U8]:
+    """Projections as stored: the finding half as int8, of the testing half only the signs, packed.
+
+    One bit is nine times the evidence that int8 is, byte for byte: for equal rows z grows with the square root of the
+    number of projections, and signs are the smallest of them.
+    """
+    centred = projected - projected.mean(axis=0, keepdims=True)
+    return to_int8(centred[:, :FINDING], PROJECTION_STEPS), np.packbits(centred[:, FINDING:] > 0, axis=1)
+
+
 def quantise_embedding(rows: npt.NDArray[np.floating]) -> I8:
     """Embedding rows as stored."""
     return to_int8(scale_rows(rows), EMBEDDING_STEPS)
+
+
+def take_turns(queues: Mapping[tuple[int, int], Sequence[T]], count: int) -> list[T]:
+    """Up to `count` matrices, shapes taking turns; shapes with very many rows come last.
+
+    A row of a suspect is only of use if the signature has it too: the more rows a matrix has, the fewer of those that a
+    scan can afford to read are among the kept ones.
+    """
+    out: list[T] = []
+    for tall in (False, True):
+        held = [
+            list(items) for (rows, _), items in sorted(queues.items()) if (rows > 4 * PROJECTED_ROWS) is tall
+        ]
+        for turn in range(max(map(len, held), default=0)):
+            out.extend(items[turn] for items in held if turn < len(items))
+    return out[:count]
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:

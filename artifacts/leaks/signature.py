@@ -22,7 +22,7 @@ import rfc8785
 
 from artifacts.leaks.digests import FileDigests
 from artifacts.leaks.errors import SignatureError
-from artifacts.leaks.rows import MIN_PROJECTED
+from artifacts.leaks.rows import FINDING, MIN_PROJECTED, U8
 from artifacts.leaks.sketch import I8, SAMPLES
 
 MAGIC = b"SLWSIG1\n"
@@ -69,14 +69,16 @@ class ProjectedRows:
 
     Attributes:
         rank: its place among the artifact's matrices of that shape, in natural order of names.
-        projections: int8, (n, dimensions): the first half to find the row, the second half to test it (other columns).
+        finding: int8, (n, 24): projections by which a row is found.
+        testing: uint8, (n, dimensions / 8): signs of projections of the other columns, by which it is tested.
     """
 
     name: str
     rows: int
     cols: int
     rank: int
-    projections: I8 = field(repr=False, compare=False)
+    finding: I8 = field(repr=False, compare=False)
+    testing: U8 = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,16 @@ class WeightSignature:
             "matrices": [[m.name, m.index, m.rows, m.cols] for m in self.matrices],
             "files": [asdict(f) for f in self.files],
             "embedding": None,
-            "projected": [[p.name, p.rows, p.cols, p.rank, *p.projections.shape] for p in self.projected],
+            "projected": [
+                [p.name, p.rows, p.cols, p.rank, len(p.finding), p.testing.shape[1]] for p in self.projected
+            ],
         }
         if self.embedding is not None:
             e = self.embedding
             head["embedding"] = [e.name, e.rows, e.cols, e.samples.shape[0]]
             arrays.append(e.samples)
-        arrays.extend(p.projections for p in self.projected)
+        arrays.extend(p.finding for p in self.projected)
+        arrays.extend(p.testing.view(np.int8) for p in self.projected)
         text = rfc8785.dumps(head)
         packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
         out = [MAGIC, packer.compress(struct.pack("<I", len(text)) + text)]
@@ -171,11 +176,13 @@ def thinned(signature: WeightSignature, aim: int) -> WeightSignature:
     First matrices go, down to 12; then rows, down to 384 each; then matrices again.
     """
     while len(signature.to_bytes()) > aim and signature.projected:
-        longest = max(p.projections.shape[0] for p in signature.projected)
+        longest = max(len(p.finding) for p in signature.projected)
         kept = signature.projected[:-1]
         if len(signature.projected) <= MIN_PROJECTED and longest > 384:
             cut = max(longest * 3 // 4, 384)
-            kept = tuple(replace(p, projections=p.projections[:cut]) for p in signature.projected)
+            kept = tuple(
+                replace(p, finding=p.finding[:cut], testing=p.testing[:cut]) for p in signature.projected
+            )
         signature = replace(signature, projected=kept)
     return signature
 
@@ -201,8 +208,12 @@ def _assemble(head: dict[str, Any], body: bytes) -> WeightSignature:
     if head["embedding"] is not None:
         name, rows, cols, count = head["embedding"]
         embedding = EmbeddingRows(str(name), int(rows), int(cols), take(count, cols))
+    rows = head["projected"]
+    finding = [take(n, FINDING) for *_, n, _ in rows]
+    testing = [np.ascontiguousarray(take(n, width)).view(np.uint8) for *_, n, width in rows]
     projected = tuple(
-        ProjectedRows(str(n), int(r), int(c), int(k), take(a, b)) for n, r, c, k, a, b in head["projected"]
+        ProjectedRows(str(name), int(r), int(c), int(rank), f, t)
+        for (name, r, c, rank, _, _), f, t in zip(rows, finding, testing, strict=True)
     )
     if at != len(body):
         raise ValueError("bytes after the samples")

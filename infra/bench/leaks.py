@@ -36,6 +36,7 @@ from artifacts.leaks.sketch import CLIP, MATCH_R, MATCH_Z, SAMPLES, passes
 from artifacts.leaks.sources import Budget, Ledger, LocalSource
 from artifacts.leaks.suspects.opening import Suspect, open_file
 from artifacts.leaks.suspects.tensor import Matrix, SuspectTensor
+from infra.bench.leaks_large import large_rows
 from infra.bench.leaks_marks import mark_rows
 from infra.bench.leaks_plot import Cloud, write_plot
 from infra.bench.report import Row, report
@@ -368,6 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         for step in steps:
             step()
+        if not quick:
+            bench.rows.extend(large_rows(KEY, folder, server))
     if not quick:
         write_plot(PLOT, bench.clouds)
     bench.rows.extend(mark_rows(bench.leak, innocents=100 if quick else 1_000))

@@ -92,6 +92,9 @@ def mark_rows(leak: t.Leak, *, innocents: int) -> list[Row]:
     case("fine-tune 52 %, strength 0.5 %", _fine_tune(0.52)(strong))
     case("fine-tune 200 % + Q4_0", _ggml("Q4_0")(_fine_tune(2.0)(one)))
     case("two average + Q4_0", _ggml("Q4_0")(two), 2)
+    five = {n: np.mean([c[n] for c in copies], axis=0, dtype=np.float32) for n in weights}
+    case("five average + Q4_0", _ggml("Q4_0")(five), 5)
+    case("five average + int2", _leak(t.low_bits(2))(five), 5)
     case("five take min/max by turns", {n: w.astype(np.float32) for n, w in extremes.items()}, 5)
     case("five take min/max + Q4_0", _ggml("Q4_0")({n: w.astype(np.float32) for n, w in extremes.items()}), 5)
     case("nobody's (unmarked, Q4_0)", _ggml("Q4_0")(weights), 0)
@@ -122,7 +125,7 @@ def mark_rows(leak: t.Leak, *, innocents: int) -> list[Row]:
             note = (
                 f"{caught} of {len(guilty)} accused (z >= {ACCUSE_Z:g}); strength {STRENGTH:.1%} unless said"
             )
-            rows.append(Row(f"mark, {name}: z of the leaker", least, "", note=note, runs=1))
+            rows.append(Row(f"mark, {name}: smallest z of a leaker", least, "", note=note, runs=1))
         rows.append(
             Row(
                 f"mark, {name}: largest z of an innocent",

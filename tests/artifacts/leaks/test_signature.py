@@ -21,7 +21,7 @@ from artifacts.leaks import (
     digest_stream,
 )
 from artifacts.leaks.digests import BLOCK, PiecesRoot
-from artifacts.leaks.rows import DIMENSIONS, natural_key
+from artifacts.leaks.rows import FINDING, TESTING, natural_key
 from artifacts.leaks.signature import EmbeddingRows, MatrixSketch, ProjectedRows, thinned
 from artifacts.leaks.sketch import SAMPLES, WINDOW, normalise, structured
 from tests.simulators import transformations as t
@@ -190,7 +190,13 @@ def seven_billion(rng: np.random.Generator) -> WeightSignature:
         tuple(MatrixSketch(n, 0, r, c, gauss(SAMPLES, spread=12)) for n, (r, c) in shapes.items()),
         EmbeddingRows("model.embed_tokens.weight", 32000, 4096, gauss(128, 4096, spread=1.5)),
         tuple(
-            ProjectedRows(n, *shapes[n], i, gauss(1024, DIMENSIONS, spread=3))
+            ProjectedRows(
+                n,
+                *shapes[n],
+                i,
+                gauss(1024, FINDING, spread=3),
+                rng.integers(0, 256, (1024, TESTING // 8), np.uint8),
+            )
             for i, n in enumerate(projected)
         ),
         (digest_stream("model-00001-of-00002.safetensors", [b"x"], frozenset()),) * 2,
@@ -205,7 +211,7 @@ def test_the_signature_of_a_seven_billion_model_is_under_one_megabyte():
     assert len(signature.matrices) == 226, "every matrix keeps its two windows"
     assert signature.embedding is not None
     assert len(signature.projected) >= 12, "and enough is left for the aligned test"
-    assert min(p.projections.shape[0] for p in signature.projected) >= 384
+    assert min(len(p.finding) for p in signature.projected) >= 384
 
 
 def test_constants_that_anybody_would_compute_are_left_out(tmp_path: Path):
