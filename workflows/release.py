@@ -48,6 +48,8 @@ from workflows.errors import refusal
 Result = TypeVar("Result")
 
 HANDLED_KEPT = 500
+_ADOPTED = "adopted"  # stands for the digest of a command that is known by its events alone
+_STUCK_FOR = timedelta(minutes=1)
 _ACCESS_EVENTS = (
     ev.StepEntered,
     ev.EntryTakenBack,
@@ -77,6 +79,7 @@ class ReleaseWorkflow:
         self._refused: SluiceError | None = None
         self._handled: OrderedDict[str, msg.Handled] = OrderedDict((h.command_id, h) for h in start.handled)
         self._lock = asyncio.Lock()
+        self._stuck: str | None = None
         self._applied_seq = start.applied_seq
         self._access_seq = start.applied_seq if start.state is None else start.state.seq
 
@@ -89,7 +92,15 @@ class ReleaseWorkflow:
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise refusal(self._refused)
         while True:
-            await self._settle()
+            try:
+                await self._settle()
+                self._stuck = None
+            except ActivityError as error:
+                # a database older than the release, say: nothing is given up, commands go on, and it is said
+                self._stuck = _told(error).detail
+                workflow.logger.error("the release cannot go on by itself", extra={"why": self._stuck})
+                await self._wait_for_change(self._going().seq, _STUCK_FOR)
+                continue
             state = self._going()
             if state.ended and workflow.all_handlers_finished():
                 return state.status
@@ -138,6 +149,11 @@ class ReleaseWorkflow:
         """The state as JSON, for operators; everybody else reads the records."""
         return {} if self._state is None else self._state.model_dump(mode="json")
 
+    @workflow.query(name=names.QUERY_STUCK)
+    def stuck(self) -> str | None:
+        """Why the release cannot go on by itself, tried again every minute; None when it can."""
+        return self._stuck
+
     # --- deciding and recording --------------------------------------------------------------------------------------
 
     def _judge(self, state: ReleaseState, message: msg.CommandMessage) -> list[ev.AnyEvent]:
@@ -155,7 +171,7 @@ class ReleaseWorkflow:
         async with self._lock:
             known = self._handled.get(command.command_id)
             if known is not None:
-                if known.command_digest != command_digest:
+                if known.command_digest not in {command_digest, _ADOPTED}:
                     raise KeyReused(f"the command ID {command.command_id} was used for another command")
                 return self._outcome(known, repeated=True)
             while True:
@@ -167,16 +183,21 @@ class ReleaseWorkflow:
                 )
                 if not adopted:
                     break
+                if command.command_id in self._handled:  # it was among what was adopted
+                    return self._outcome(self._handled[command.command_id], repeated=True)
             handled = msg.Handled(
                 command_id=command.command_id,
                 command_digest=command_digest,
                 seq=self._going().seq,
                 events=[event.type for event in events],
             )
-            self._handled[command.command_id] = handled
-            while len(self._handled) > HANDLED_KEPT:
-                self._handled.popitem(last=False)
+            self._remember(handled)
             return self._outcome(handled)
+
+    def _remember(self, handled: msg.Handled) -> None:
+        self._handled[handled.command_id] = handled
+        while len(self._handled) > HANDLED_KEPT:
+            self._handled.popitem(last=False)
 
     def _outcome(self, handled: msg.Handled, *, repeated: bool = False) -> msg.Outcome:
         release = self._start.create.release
@@ -210,6 +231,14 @@ class ReleaseWorkflow:
             self._state = evolve(self._going(), event)
             if isinstance(event, _ACCESS_EVENTS):
                 self._access_seq = self._state.seq
+        if recorded.adopted:
+            # a redelivery of these commands must be answered, not judged again
+            for command_id in dict.fromkeys(event.command_id for event in recorded.events):
+                kinds = [event.type for event in recorded.events if event.command_id == command_id]
+                seq = self._going().seq
+                self._remember(
+                    msg.Handled(command_id=command_id, command_digest=_ADOPTED, seq=seq, events=kinds)
+                )
         return recorded.adopted
 
     def _going(self) -> ReleaseState:
@@ -256,15 +285,20 @@ class ReleaseWorkflow:
         """Until an event, a clock, or the history is long enough."""
         now = workflow.now()
         wakes = wakes_at(state, now)
-        seq = state.seq
+        await self._wait_for_change(
+            state.seq, None if wakes is None else wakes - now + timedelta(milliseconds=1)
+        )
+
+    async def _wait_for_change(self, seq: int, at_most: timedelta | None) -> None:
+        """Until there is another event, nothing is left to wait for, the history is long, or time is over."""
 
         def changed() -> bool:
-            return self._going().seq != seq or (self._going().ended and workflow.all_handlers_finished())
+            state = self._going()
+            return state.seq != seq or (state.ended and workflow.all_handlers_finished())
 
         try:
             await workflow.wait_condition(
-                lambda: changed() or self._should_continue_as_new(),
-                timeout=None if wakes is None else wakes - now + timedelta(milliseconds=1),
+                lambda: changed() or self._should_continue_as_new(), timeout=timeout
             )
         except TimeoutError:
             return

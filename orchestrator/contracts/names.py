@@ -15,6 +15,7 @@ INGEST_WORKFLOW = "IngestWorkflow"
 UPDATE_COMMAND = "command"
 UPDATE_CREATED = "created"
 QUERY_STATE = "state"
+QUERY_STUCK = "stuck"
 
 RECORD_EVENTS = "record_events"
 OBSERVE_PARTNERS = "observe_partners"

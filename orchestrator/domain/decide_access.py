@@ -60,7 +60,8 @@ def planned_grants(
     Args:
         state: the release, entering or just about to.
         step: the step.
-        recipients: partner → digest of its registered recipient, for partners that the plan does not pin a key of.
+        recipients: partners that are ready (they accepted the terms) → digest of the registered recipient, used for
+            those that the plan does not pin a key of.
         at: when they are made (aware).
     """
     not_after = None if step.grant_validity is None else at + step.grant_validity
@@ -95,6 +96,8 @@ def planned_grants(
             grant("public", "public", "public" if keyed else "access", keyed or step.component_names, None)
         )
     for name in state.plan.audience_partners(step):
+        if name not in recipients and _terms(state, step, name):
+            continue  # it has not accepted what it has to before a grant
         pinned = state.plan.partners[name].recipient
         recipient_of = recipient_digest(pinned) if pinned is not None else None
         if recipient_of is None and state.plan.partner_keys == "registered":
@@ -104,6 +107,12 @@ def planned_grants(
         elif recipient_of is not None:
             made.append(grant(name, "partner", "key", keyed, recipient_of))
     return made
+
+
+def _terms(state: ReleaseState, step: Step, partner: str) -> bool:
+    """Whether a group through which a partner is in the audience asks for terms."""
+    groups = [state.plan.partner_groups[name] for name in step.partner_groups]
+    return any(group.terms for group in groups if partner in group.partners)
 
 
 def take_back_entry(state: ReleaseState, command: cmd.TakeBackEntry, now: datetime) -> list[ev.AnyEvent]:
