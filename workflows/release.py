@@ -133,6 +133,8 @@ class ReleaseWorkflow:
             return await self._carry_out(message)
         except SluiceError as error:
             raise refusal(error) from error
+        except ActivityError as error:
+            raise refusal(_told(error)) from error
 
     @command.validator
     def _check(self, message: msg.CommandMessage) -> None:
@@ -298,7 +300,7 @@ class ReleaseWorkflow:
 
         try:
             await workflow.wait_condition(
-                lambda: changed() or self._should_continue_as_new(), timeout=timeout
+                lambda: changed() or self._should_continue_as_new(), timeout=at_most
             )
         except TimeoutError:
             return

@@ -26,6 +26,7 @@ class World:
     fail: Counter[str] = field(default_factory=Counter)
     lose: Counter[str] = field(default_factory=Counter)
     fatal: dict[str, str] = field(default_factory=dict)
+    stop_after: str = ""
     published: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,6 +59,11 @@ class World:
             if any(event.command_id == request.command_id for event in log):
                 return msg.Recorded(events=[])  # the command stands at another place already
             log += request.events
+            if any(event.type == self.stop_after for event in request.events):
+                self.fatal, self.stop_after = (
+                    {names.RECORD_EVENTS: "the database is older than the release"},
+                    "",
+                )
             self._answer(names.RECORD_EVENTS)
             return msg.Recorded(events=request.events)
 

@@ -357,3 +357,29 @@ async def test_the_saved_events_are_the_release(temporal_client: Client):
         saved = EVENTS.validate_json(EVENTS.dump_json(world.log[release.name]))
         assert fold(saved).model_dump(mode="json") == live
         await release.handle.terminate()
+
+
+async def test_records_that_refuse_to_be_written_are_said_and_end_no_release(temporal_client: Client):
+    world = World()
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        await release.register()
+        await release.ready("demo")
+        world.fatal = {names.RECORD_EVENTS: "the database is older than the release"}
+        with pytest.raises(WorkflowUpdateFailedError) as failure:
+            await release.sign("demo", "sam", "safety")
+        assert "older than the release" in refused(failure).message
+        world.fatal = {}
+        world.stop_after = "signed_off"  # the gate holds then; the main loop writes, and may not
+        await release.sign("demo", "sam", "safety", tag="-again")
+        for _ in range(300):
+            if await release.handle.query(names.QUERY_STUCK):
+                break
+            await asyncio.sleep(0.02)
+        assert "older" in str(await release.handle.query(names.QUERY_STUCK))
+        world.fatal = {}
+        await release.send(cmd.ReportAccess(command_id="go", actor=MANAGER, working=False))
+        await release.until("demo")
+        assert await release.handle.query(names.QUERY_STUCK) is None
+        await release.handle.terminate()
