@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from orchestrator.domain.errors import Reason
 from orchestrator.domain.plan import Plan, json_schema
-from orchestrator.plans.tree import join
+from orchestrator.plans.tree import MAX_PROBLEMS, join
 
 _NAME_WORDS = "a name is lower-case letters, digits, dot, dash and underscore, at most 63"
 _TYPES = {
@@ -57,7 +57,9 @@ def parse(value: Any) -> tuple[Plan | None, list[ShapeError]]:
         # Strictly, and as JSON: no text becomes a number, no number a truth, while words become enums and instants.
         return Plan.model_validate_json(json.dumps(value), strict=True), []
     except ValidationError as error:
-        return None, list(_shape_errors(error.errors(include_url=False), value))
+        # Some more than are shown: several of pydantic's may become one of ours.
+        found = error.errors(include_url=False, include_input=False)[: 4 * MAX_PROBLEMS]
+        return None, list(_shape_errors(found, value))
 
 
 def _shape_errors(errors: Sequence[Mapping[str, Any]], value: Any) -> Iterator[ShapeError]:

@@ -19,7 +19,7 @@ from orchestrator.domain.errors import Malformed, PlanRefused, Reason
 from orchestrator.domain.plan import Plan
 from orchestrator.domain.plan_rules import broken_rules
 from orchestrator.plans.shape import ShapeError, parse
-from orchestrator.plans.tree import Tree, read_tree
+from orchestrator.plans.tree import MAX_PROBLEMS, Tree, read_tree
 
 PLACEHOLDER = "age1pq1replaceme"
 
@@ -125,8 +125,11 @@ def _sorted(tree: Tree, reasons: Sequence[Reason]) -> tuple[Reason, ...]:
         Reason(r.code, r.message, r.path, r.line if r.line is not None else tree.line(r.path))
         for r in reasons
     ]
-    unique = list(dict.fromkeys(placed))
-    return tuple(sorted(unique, key=lambda r: (r.line or 0, r.path or "", r.code)))
+    unique = sorted(dict.fromkeys(placed), key=lambda r: (r.line or 0, r.path or "", r.code))
+    if len(unique) > MAX_PROBLEMS:
+        more = Reason("more", f"and {len(unique) - MAX_PROBLEMS} more; mend these first", None, unique[-1].line)
+        unique = [*unique[:MAX_PROBLEMS], more]
+    return tuple(unique)
 
 
 def _rules_of_the_rest(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from orchestrator.cli import client as client_module
+from orchestrator.cli import output
 from orchestrator.trust.keys import PrivateKey
 from tests.api.conftest import RELEASE
 from tests.support.plans import five_stages
@@ -247,6 +249,18 @@ def test_watching_an_ended_release_tells_every_event(service, home):
     assert "release created" in words
     ran = service("ann", "release", "watch", RELEASE, "--until", "demo")
     assert ran.code == 9
+
+
+def test_watching_in_a_terminal_redraws_the_timeline(service, home, monkeypatch):
+    create(service, home)
+    service.ok("mia", "release", "abort", RELEASE, "-r", "given up", "--yes")
+    monkeypatch.setattr(
+        output, "_console", lambda *, stderr=False: Console(stderr=stderr, force_terminal=True, width=120)
+    )
+    ran = service("ann", "release", "watch", RELEASE)
+    assert ran.code == 0
+    assert "aborted" in ran.out
+    assert "\x1b[" in ran.out
 
 
 def test_windows_are_extended_by_one_and_shortened_by_two(service, home, sealed):

@@ -498,6 +498,14 @@ def test_the_order_of_places_does_not_matter(places):
     assert len({most_filled(list(order)) for order in permutations(places)}) == 1
 
 
+def test_thousands_of_places_for_hundreds_of_people_are_answered():
+    everybody = [f"p{i}" for i in range(500)]
+    assert most_filled([everybody] * 2_500) == 500
+    chain = [everybody[i : i + 2] for i in range(499)]
+    assert most_filled([*reversed(chain), everybody[:1]]) == 500
+    assert most_filled([[*everybody[:499]]] * 600 + [["p499"]]) == 500
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["ann", "bob", "cid", "dot"]),

@@ -444,3 +444,18 @@ def test_the_line_of_every_place_is_that_of_its_name():
     assert tree.lines["components.the-pile"] == line_of(text, "the-pile:")
     assert tree.line("components.the-pile.withheld.reason") == line_of(text, "the-pile:")
     assert tree.line("nowhere") == 1 or tree.line("nowhere") == tree.lines[""]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {f"field{i}": 1 for i in range(20_000)},
+        {"components": {f"c{i}": {"category": "model", "kind": "wieghts"} for i in range(5_000)}},
+        {"steps": [1] * 20_000},
+    ],
+)
+def test_a_flood_of_problems_is_cut_short(document):
+    reasons = check_plan(json.dumps({**yaml.safe_load(GPT_J), **document}), "flood.json")
+    assert 1 <= len(reasons) <= 201
+    if len(reasons) > 200:
+        assert reasons[-1].code == "more"
