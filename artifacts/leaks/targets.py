@@ -136,7 +136,10 @@ def open_target(
         raise UnreadableError(
             f"{shown(text.split('://', 1)[0], 20)}: only http, https, hf: and paths can be scanned"
         )
-    return _open_path(Path(target), budget, ledger, max_files)
+    try:
+        return _open_path(Path(target), budget, ledger, max_files)
+    except (OSError, ValueError) as error:
+        raise SourceFailure(f"{shown(text)}: not a path that can be read: {type(error).__name__}") from error
 
 
 def _open_url(url: str, budget: Budget, ledger: Ledger, addresses: AddressPolicy) -> Target:

@@ -41,7 +41,7 @@ class Cloud:
 def write_plot(path: Path, clouds: dict[str, Cloud]) -> None:
     """Two panels (r above, z below), counts on a logarithmic axis, thresholds as dashed lines."""
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="22" font-size="16">Correlation of suspects\' tensors with the best candidate of the artifact</text>',
     ]
@@ -51,7 +51,7 @@ def write_plot(path: Path, clouds: dict[str, Cloud]) -> None:
             f'<rect x="{x}" y="32" width="12" height="12" fill="{COLOURS[name]}" fill-opacity="0.6"/>'
         )
         parts.append(f'<text x="{x + 17}" y="43">{escape(LABELS[name])}</text>')
-        x += 200
+        x += 196
     _panel(parts, TOP, "r", Cloud.R_EDGES, {n: c.r for n, c in clouds.items()}, MATCH_R, 0.1)
     _panel(parts, TOP + PANEL + 66, "z", Cloud.Z_EDGES, {n: c.z for n, c in clouds.items()}, MATCH_Z, 10)
     parts.append("</svg>")

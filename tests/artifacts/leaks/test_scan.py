@@ -201,8 +201,13 @@ def test_names_and_suffixes_are_the_leakers_choice(
     assert verdict.outcome is Outcome.MATCH
 
 
-def test_a_missing_target_is_inconclusive_not_silent(references: ReferenceSet, tmp_path: Path):
-    verdict = scan(tmp_path / "nothing", references)
+@pytest.mark.parametrize(
+    "target", ["nothing", "a" * 5000, "nul\0byte", "", "http://", "http://[::1", "https://exa mple/x"]
+)
+def test_a_target_that_is_not_there_is_inconclusive_not_silent(
+    target: str, references: ReferenceSet, tmp_path: Path
+):
+    verdict = scan(target, references)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.reasons
 
