@@ -60,13 +60,18 @@ def up_command(dev: _Dev = False, data_dir: _DataDir = None, json: _Json = False
 
 
 @app.command("down")
-def down_command(data_dir: _DataDir = None) -> None:
+def down_command(data_dir: _DataDir = None, json: _Json = False) -> None:
     """End the stack on this machine; its data stays."""
+    from json import dumps
+
     from infra.stack import down
 
     with _told():
         folder = _settings(data_dir).data_dir
         ended = down(folder)
+        if json:
+            typer.echo(dumps({"ended": ended}))
+            return
         typer.echo(f"ended: {', '.join(ended)}" if ended else f"nothing runs on {folder}")
 
 
