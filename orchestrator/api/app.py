@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from orchestrator.api import pages, problems
 from orchestrator.api.contract import openapi_of
 from orchestrator.api.deps import Deps
+from orchestrator.api.limiting import Limiter
 from orchestrator.api.middleware import Edge
 from orchestrator.api.routers import (
     artifacts,
@@ -76,6 +77,9 @@ def create_app(deps: Deps) -> FastAPI:
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
     app.state.deps = deps
+    app.state.limiter = Limiter(
+        principals=deps.settings.rate_limit, strangers=deps.settings.rate_limit_strangers
+    )
     app.state.routes = [route for module in _ROUTERS for route in module.router.routes]
     for module in _ROUTERS:
         app.include_router(module.router)

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.api.context import context_of
 from orchestrator.api.deps import Deps, Identity, Parts
+from orchestrator.api.limiting import Limiter
 from orchestrator.api.problems import Unauthenticated, documented
 from orchestrator.domain.commands import Actor
 from orchestrator.domain.errors import NotFound, NotPermitted, Reason, Unavailable
@@ -73,13 +74,17 @@ def caller_of(
 
     Raises:
         Unauthenticated: there is no token, or it is not known, expired or revoked; which of these is not said.
+        TooManyRequests: more than they may make.
     """
     if credentials is None:
         raise Unauthenticated("send an API token as `Authorization: Bearer …`")
+    limiter: Limiter = request.app.state.limiter
     identity = _identity(deps, credentials.credentials)
     if identity is None:
+        limiter.stranger(context_of(request).client)
         raise Unauthenticated("the token is not known, has expired or was revoked")
     context_of(request).principal = identity.name
+    limiter.principal(identity.name)
     roles = identity.roles
     return Caller(
         id=identity.name,
@@ -188,7 +193,7 @@ def guarded(
     permission: Permission | None, *statuses: int, headers: dict[str, str] | None = None, success: int = 200
 ) -> dict[str, Any]:
     """What the decorator of a route takes: its documented errors and headers, and the permission it asks for."""
-    always = (401, 422) if permission is None else (401, 403, 422)
+    always = (401, 422, 429) if permission is None else (401, 403, 422, 429)
     responses = documented(*always, *statuses)
     if headers:
         shown = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}

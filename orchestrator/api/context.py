@@ -55,10 +55,11 @@ class RequestContext:
     async def refused(self, error: SluiceError) -> None:
         """Note a refusal: for the log line and, when somebody known asked for a change, for the audit log.
 
+        Requests beyond the rate limit are not written there: a flood of them would be one of entries that stay for ever.
         What the audit log cannot take at the moment does not hide the refusal from the caller; it is logged loudly.
         """
         self.code = error.code
-        if self.principal is None or self.method in READS or not self.audited or error.status >= 500:
+        if self.principal is None or self.method in READS or not self.audited or error.status >= 429:
             return
         try:
             await run_in_threadpool(self._record, error)

@@ -59,13 +59,20 @@ class Formats(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """What can be set about the API. Sizes in bytes, times in seconds."""
+    """What can be set about the API. Sizes in bytes, times in seconds.
+
+    Attributes:
+        rate_limit: requests of one principal, such as `12000/minute`; None: no limit.
+        rate_limit_strangers: requests with unknown tokens from one address.
+    """
 
     public_url: str = "http://127.0.0.1:8420"
     max_body: int = 2 * MIB
     max_manifest_body: int = 32 * MIB
     stream_poll: float = 0.5
     stream_heartbeat: float = 15.0
+    rate_limit: str | None = "12000/minute"
+    rate_limit_strangers: str | None = "300/minute"
 
 
 @dataclass(frozen=True, slots=True)

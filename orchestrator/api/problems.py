@@ -13,7 +13,7 @@ that was refused is never echoed, an unexpected error says nothing but the reque
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import structlog
@@ -82,6 +82,12 @@ class TooManyRequests(SluiceError):  # noqa: N818
     title = "Too many requests"
     status = 429
 
+    def __init__(
+        self, detail: str, reasons: Sequence[Reason] = (), *, retry_after: int = RETRY_AFTER_SECONDS
+    ) -> None:
+        super().__init__(detail, reasons)
+        self.retry_after = retry_after
+
 
 class ProblemReason(BaseModel):
     """One reason of a refusal."""
@@ -141,7 +147,7 @@ def response_of(error: SluiceError, *, request_id: str | None = None) -> JSONRes
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="sluice"'
     if error.status in {429, 503}:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(getattr(error, "retry_after", RETRY_AFTER_SECONDS))
     return JSONResponse(
         problem_of(error, request_id=request_id),
         status_code=error.status,

@@ -6,16 +6,14 @@ Every response carries `server_time`, so that a caller's clocks can count from i
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.domain.component import Component
-from orchestrator.domain.events import Aborted, AnyEvent, Grant, StepEntered
 from orchestrator.domain.evidence import Evidence
 from orchestrator.domain.gate import Verdict, verdict
 from orchestrator.domain.incident import Incident
-from orchestrator.domain.permissions import Permission, Role
 from orchestrator.domain.plan import Plan, Step
 from orchestrator.domain.preview import entering_words
 from orchestrator.domain.stage import Stage, audience_words
@@ -29,9 +27,7 @@ from orchestrator.domain.state import (
     access_stands_because,
 )
 from orchestrator.domain.values import Digest, Instant, Line, Name
-from orchestrator.records.pending import Pending
 from orchestrator.records.releases import ReleaseSummary as RecordedSummary
-from orchestrator.records.releases import StoredEvent
 
 Status = Literal["active", "entering", "completed", "aborted"]
 
@@ -227,34 +223,6 @@ class IncidentList(Timed):
     items: list[Incident]
 
 
-class GrantView(View):
-    """One holder's access to one step's components.
-
-    `disclosed_at` tells whether revoking is complete (null) or cuts the future alone.
-    """
-
-    id: Annotated[str, Field(examples=["download.4.uni"])]
-    release: Name
-    name: Line
-    version: Line
-    step: Name
-    stage: Stage
-    holder: Name
-    holder_kind: Literal["partner", "deployment", "public", "internal"]
-    kind: Literal["access", "key", "public"]
-    components: list[Name]
-    artifacts: list[ArtifactOfRelease]
-    recipient: Digest | None
-    envelopes: list[Name] = Field(description="artifacts that there is an envelope of")
-    live: bool
-    on_hold: bool = Field(description="no key is handed over while the release is on hold")
-    made_at: Instant
-    not_after: Instant | None
-    disclosed_at: Instant | None
-    ended_at: Instant | None
-    end: str | None
-
-
 def summary(row: RecordedSummary) -> ReleaseSummary:
     """A line of the list, from the read model."""
     return ReleaseSummary.model_construct(
@@ -415,107 +383,3 @@ def gate_view(state: ReleaseState, step: Step, now: datetime) -> GateView:
         means=entering_words(state, step.name),
         server_time=now,
     )
-
-
-def grant_view(state: ReleaseState, grant: Grant) -> GrantView:
-    """A grant with what its holder needs to find and check its files."""
-    step = state.plan.step(grant.step)
-    return GrantView(
-        id=grant.id,
-        release=state.release,
-        name=state.name,
-        version=state.version,
-        step=grant.step,
-        stage=state.stage if step is None else step.stage,
-        holder=grant.holder,
-        holder_kind=grant.holder_kind,
-        kind=grant.kind,
-        components=grant.components,
-        artifacts=artifacts_of(state, grant.components),
-        recipient=grant.recipient,
-        envelopes=sorted(grant.envelopes),
-        live=grant.live,
-        on_hold=bool(state.holds),
-        made_at=grant.made_at,
-        not_after=grant.not_after,
-        disclosed_at=grant.disclosed_at,
-        ended_at=grant.ended_at,
-        end=grant.end,
-    )
-
-
-class EventView(View):
-    """One event. `id` orders the events of all releases, and is its entry in the audit log; `seq` those of its release.
-
-    `data` holds what belongs to this type; wrapped keys and whole plans are left out (the plan's digest stays).
-    """
-
-    id: int
-    release: Name
-    seq: int
-    type: str
-    at: Instant
-    by: Name
-    command_id: str
-    data: dict[str, Any]
-
-
-class EventPage(Timed):
-    """Events in order. Ask on with `after=next_after`."""
-
-    items: list[EventView]
-    next_after: int | None
-
-
-_HEAD = {"type", "at", "by", "command_id"}
-
-
-def event_view(stored: StoredEvent) -> EventView:
-    """An event as it is shown."""
-    event = stored.event
-    data = event.model_dump(mode="json", exclude=_HEAD | {"root", "plan"})
-    if isinstance(data.get("payload"), dict):
-        data["payload"].pop("plan", None)
-    return EventView(
-        id=stored.id,
-        release=stored.release,
-        seq=stored.seq,
-        type=event.type,
-        at=event.at,
-        by=event.by,
-        command_id=event.command_id,
-        data=data,
-    )
-
-
-def ends_release(event: AnyEvent) -> bool:
-    """Whether nothing comes after this event."""
-    return isinstance(event, Aborted) or (isinstance(event, StepEntered) and event.completed)
-
-
-class Me(Timed):
-    """The caller."""
-
-    id: Name
-    kind: Literal["person", "machine", "partner"]
-    roles: list[Role]
-    permissions: list[Permission]
-    partner: Name | None
-
-
-class PendingPage(Timed):
-    """What waits for somebody, soonest first."""
-
-    items: list[Pending]
-    next_cursor: str | None
-
-
-class GrantPage(Timed):
-    """Grants, newest first."""
-
-    items: list[GrantView]
-    next_cursor: str | None
-
-
-class GrantDetail(GrantView, Timed):
-    """A grant."""

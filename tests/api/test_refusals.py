@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fastapi import APIRouter
+from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
+from orchestrator.api import create_app
 from orchestrator.domain.errors import Unavailable
 from orchestrator.records import database
 from tests.api.conftest import RELEASE, Api, Sealed
@@ -334,3 +337,33 @@ def test_terms_are_accepted_by_the_partner_alone(api: Api) -> None:
         "by"
     ] == ("uni-account")
     assert api.post("mia", "/v1/partners/uni/terms", {"terms": "research-1"}).status_code == 403
+
+
+def limited(api: Api, **limits: str) -> Api:
+    settings = replace(api.deps.settings, **limits)
+    api.app = create_app(replace(api.deps, settings=settings))
+    api.client = TestClient(api.app, raise_server_exceptions=False)
+    return api
+
+
+def test_who_asks_too_often_is_told_when_to_come_back_and_others_are_not_hindered(api: Api) -> None:
+    api = limited(api, rate_limit="3/minute")
+    assert [api.post("ann", "/v1/releases/none/hold").status_code for _ in range(5)] == [
+        403,
+        403,
+        403,
+        429,
+        429,
+    ]
+    refused = api.get("ann", "/v1/me")
+    assert refused.json()["code"] == "too-many-requests"
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert api.get("sam", "/v1/me").status_code == 200
+    assert len(refusals(limited(api, rate_limit="100/minute"))) == 3
+
+
+def test_guessing_tokens_is_slowed_down(api: Api) -> None:
+    api = limited(api, rate_limit_strangers="2/minute")
+    guess = {"Authorization": "Bearer slt_" + "a" * 43}
+    assert [api.get(None, "/v1/me", headers=guess).status_code for _ in range(3)] == [401, 401, 429]
+    assert api.get("sam", "/v1/me").status_code == 200

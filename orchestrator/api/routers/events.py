@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from orchestrator.api import views
+from orchestrator.api import feeds
 from orchestrator.api.auth import Caller, ReleaseId, acting, guarded, requires
 from orchestrator.api.deps import Deps, Parts
 from orchestrator.domain.errors import Malformed, Reason
@@ -56,7 +56,7 @@ def list_events(
     deps: Parts,
     after: After = None,
     limit: Limit = 100,
-) -> views.EventPage:
+) -> feeds.EventPage:
     """Events of a release in order, a page at a time; `next_after` is null when these were the last so far."""
     with database.reading(deps.engine) as session:
         found = releases.events(session, release, after=after or 0, limit=limit + 1)
@@ -69,20 +69,20 @@ def list_all_events(
     deps: Parts,
     after: After = None,
     limit: Limit = 100,
-) -> views.EventPage:
+) -> feeds.EventPage:
     """Events of all releases in the order of their commits: who keeps the last `id` misses none."""
     with database.reading(deps.engine) as session:
         found = releases.feed(session, after=-1 if after is None else after, limit=limit + 1)
     return _page(found, limit, deps, None)
 
 
-def _page(found: list[StoredEvent], limit: int, deps: Deps, release: str | None) -> views.EventPage:
+def _page(found: list[StoredEvent], limit: int, deps: Deps, release: str | None) -> feeds.EventPage:
     shown = found[:limit]
     last = None
     if len(found) > limit:
         last = shown[-1].id if release is None else shown[-1].seq
-    return views.EventPage(
-        items=[views.event_view(e) for e in shown], next_after=last, server_time=deps.now()
+    return feeds.EventPage(
+        items=[feeds.event_view(e) for e in shown], next_after=last, server_time=deps.now()
     )
 
 
@@ -154,9 +154,9 @@ async def _follow(deps: Deps, release: str | None, after: int) -> AsyncIterator[
         found = await run_in_threadpool(_read, deps, release, after)
         for stored in found:
             after = stored.id if release is None else stored.seq
-            view = views.event_view(stored)
+            view = feeds.event_view(stored)
             yield ServerSentEvent(data=view.model_dump_json(), event=view.type, id=str(after))
-            if release is not None and views.ends_release(stored.event):
+            if release is not None and feeds.ends_release(stored.event):
                 return
         if not found and release is not None and await run_in_threadpool(_over, deps, release):
             return

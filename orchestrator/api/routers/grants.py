@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
-from orchestrator.api import bodies, views
+from orchestrator.api import access_views, bodies, views
 from orchestrator.api.auth import Caller, ReleaseId, acting, commanded, guarded, requires, state_of
 from orchestrator.api.context import RequestContext, context_of
 from orchestrator.api.deps import Deps, Parts
@@ -61,31 +61,31 @@ def list_grants(
     live: Annotated[bool, Query(description="those that give access, or those that ended")] = True,
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> views.GrantPage:
+) -> access_views.GrantPage:
     """Grants of a holder across releases, newest first. A partner's account sees its own."""
     if caller.kind == "partner" and holder not in {None, caller.partner}:
         raise NotFound(f"there is no partner {holder}")
     whose = holder or caller.partner
     if whose is None:
-        return views.GrantPage(items=[], next_cursor=None, server_time=deps.now())
+        return access_views.GrantPage(items=[], next_cursor=None, server_time=deps.now())
     with database.reading(deps.engine) as session:
         page = grants.of_holder(session, whose, live=live, cursor=cursor, limit=limit)
         states = {found.release: state_of(session, found.release) for found in page.items}
-    items = [views.grant_view(states[found.release], found.grant) for found in page.items]
-    return views.GrantPage(items=items, next_cursor=page.next, server_time=deps.now())
+    items = [access_views.grant_view(states[found.release], found.grant) for found in page.items]
+    return access_views.GrantPage(items=items, next_cursor=page.next, server_time=deps.now())
 
 
 @router.get(
     "/releases/{release}/grants", operation_id="listReleaseGrants", **guarded(Permission.GRANT_READ, 404)
 )
-def list_release_grants(release: ReleaseId, caller: Reader, deps: Parts) -> views.GrantPage:
+def list_release_grants(release: ReleaseId, caller: Reader, deps: Parts) -> access_views.GrantPage:
     """Grants of a release in the order in which they were made; a partner's account sees its own."""
     with database.reading(deps.engine) as session:
         state = state_of(session, release)
     found = [grant for grant in state.grants.values() if _may_see(caller, grant)]
     found.sort(key=lambda grant: (grant.made_at, grant.id))
-    items = [views.grant_view(state, grant) for grant in found]
-    return views.GrantPage(items=items, next_cursor=None, server_time=deps.now())
+    items = [access_views.grant_view(state, grant) for grant in found]
+    return access_views.GrantPage(items=items, next_cursor=None, server_time=deps.now())
 
 
 @router.post("/releases/{release}/grants", operation_id="makeGrant", **commanded(Permission.GRANT_MAKE))
@@ -109,11 +109,11 @@ async def revoke(
     operation_id="getGrant",
     **guarded(Permission.GRANT_READ, 404),
 )
-def get_grant(release: ReleaseId, grant: GrantId, caller: Reader, deps: Parts) -> views.GrantDetail:
+def get_grant(release: ReleaseId, grant: GrantId, caller: Reader, deps: Parts) -> access_views.GrantDetail:
     """A grant, with what its holder needs to find and check its files."""
     with database.reading(deps.engine) as session:
         state, found = _grant(session, release, grant, caller)
-    return views.GrantDetail(**dict(views.grant_view(state, found)), server_time=deps.now())
+    return access_views.GrantDetail(**dict(access_views.grant_view(state, found)), server_time=deps.now())
 
 
 @router.get(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from orchestrator.api import views
+from orchestrator.api import feeds
 from orchestrator.api.auth import AnyCaller, guarded
 from orchestrator.api.deps import Parts
 from orchestrator.api.routers.releases import Cursor, Limit
@@ -14,9 +14,9 @@ router = APIRouter(prefix="/v1/me", tags=["me"])
 
 
 @router.get("", operation_id="getMe", **guarded(None))
-def get_me(caller: AnyCaller, deps: Parts) -> views.Me:
+def get_me(caller: AnyCaller, deps: Parts) -> feeds.Me:
     """Who is asking, and what they may do."""
-    return views.Me(
+    return feeds.Me(
         id=caller.id,
         kind=caller.kind,
         roles=list(caller.roles),
@@ -29,8 +29,8 @@ def get_me(caller: AnyCaller, deps: Parts) -> views.Me:
 @router.get("/pending", operation_id="listPending", **guarded(None))
 def list_pending(
     caller: AnyCaller, deps: Parts, cursor: Cursor = None, limit: Limit = 50
-) -> views.PendingPage:
+) -> feeds.PendingPage:
     """What waits for the caller in all releases, soonest first."""
     with database.reading(deps.engine) as session:
         page = pending.for_person(session, caller.id, cursor=cursor, limit=limit)
-    return views.PendingPage(items=page.items, next_cursor=page.next, server_time=deps.now())
+    return feeds.PendingPage(items=page.items, next_cursor=page.next, server_time=deps.now())

@@ -1,0 +1,57 @@
+"""Rate limits: so many requests in a time for each principal, and so many unknown tokens for each address.
+
+Counted in this process (several API processes allow several times as much), in a sliding window.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from orchestrator.api.problems import TooManyRequests
+from orchestrator.domain.errors import Reason
+
+
+class Limiter:
+    """Counts requests.
+
+    Args:
+        principals: such as `12000/minute`, for each principal; None: no limit.
+        strangers: for each address, requests with a token that is not known; None: no limit.
+    """
+
+    def __init__(self, *, principals: str | None, strangers: str | None) -> None:
+        self._principals = None if principals is None else parse(principals)
+        self._strangers = None if strangers is None else parse(strangers)
+        self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    def principal(self, name: str) -> None:
+        """Count a request of a principal.
+
+        Raises:
+            TooManyRequests: it was one too many.
+        """
+        self._hit(self._principals, "principal", name)
+
+    def stranger(self, address: str) -> None:
+        """Count a request that nobody known made.
+
+        Raises:
+            TooManyRequests: it was one too many.
+        """
+        self._hit(self._strangers, "stranger", address)
+
+    def _hit(self, limit: RateLimitItem | None, kind: str, who: str) -> None:
+        if limit is None or self._windows.hit(limit, kind, who):
+            return
+        reset = self._windows.get_window_stats(limit, kind, who).reset_time
+        seconds = max(1, math.ceil(reset - time.time()))
+        raise TooManyRequests(
+            f"more than {limit} requests",
+            [Reason("rate", f"try again in {seconds} s")],
+            retry_after=min(seconds, limit.get_expiry()),
+        )
