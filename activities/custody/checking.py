@@ -118,8 +118,7 @@ class _Fold:
         seq = self.state.seq + 1
         told = f"event {seq} ({event.type} by {event.by})"
         try:
-            self._check(event)
-            after = evolve(self.state, event)
+            after = evolve(self.state, self._check(event))
         except (TrustError, _NoEffectError) as error:
             self.ignored.append(Reason("unbacked", f"{told} has no effect: {error}"))
             after = self.state.model_copy(update={"seq": seq, "updated_at": event.at})
@@ -136,12 +135,13 @@ class _Fold:
         if self.state.entry is not None and self._entry_fault is not None:
             raise self._entry_fault
 
-    def _check(self, event: ev.AnyEvent) -> None:
+    def _check(self, event: ev.AnyEvent) -> ev.AnyEvent:
+        """The event, as far as it counts."""
         match event:
             case ev.ReleaseCreated():
                 raise Unbacked("a release is created once")
             case ev.SignedOff():
-                self._sign_off(event)
+                return self._sign_off(event)
             case ev.SignOffWithdrawn():
                 self._withdrawal(event)
             case ev.Delegated():
@@ -193,7 +193,8 @@ class _Fold:
                 if event.last_success > event.at:
                     raise _NoEffectError("the source worked in the future")
             case _:
-                return
+                pass
+        return event
 
     def _pinned(self, person: str) -> bool:
         """Whether a decision of this person is to be checked by a signature."""
@@ -207,9 +208,9 @@ class _Fold:
             )
         return False
 
-    def _sign_off(self, event: ev.SignedOff) -> None:
+    def _sign_off(self, event: ev.SignedOff) -> ev.SignedOff:
         if event.decision == "reject":
-            return  # caution needs no proof
+            return event  # caution needs no proof
         state = self.state
         step = state.next_step
         if step is None or (step.name, state.attempt) != (event.step, event.attempt):
@@ -218,7 +219,7 @@ class _Fold:
         if event.subject != subject.digest or event.step_digest != step_digest(step):
             raise _NoEffectError("its subject is not what stood at the gate")
         if not self._pinned(event.by):
-            return
+            return event
         statement = check_sign_off(
             event.envelope or "",
             state.plan,
@@ -227,11 +228,12 @@ class _Fold:
             role=event.role,
             decision=event.decision,
             now=event.at,
-            expires_at=event.expires_at,
         )
         if statement.digest in self._statements:
             raise _NoEffectError("this very statement was used before; one signature counts once")
         self._statements.add(statement.digest)
+        until = min(event.expires_at, statement.predicate.expires_at)
+        return event.model_copy(update={"expires_at": until})
 
     def _withdrawal(self, event: ev.SignOffWithdrawn) -> None:
         standing = self.state.sign_offs.get(event.by)

@@ -296,8 +296,12 @@ class Custody:
             if isinstance(error, Unavailable) or (isinstance(error, ArtifactError) and error.retryable):
                 raise
             refused = _told(error)
-            self._refuse(release, step, attempt, refused)
-            raise refused from None
+        except (ValueError, TypeError, LookupError) as error:
+            refused = CustodyRefused(f"the records make no sense ({type(error).__name__})")
+        else:
+            return
+        self._refuse(release, step, attempt, refused)
+        raise refused
 
     def _refuse(self, release: str, step: str, attempt: int, error: SluiceError) -> None:
         now = self._clock()

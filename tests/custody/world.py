@@ -104,6 +104,8 @@ class World:
     provider: KeyProvider | None = None
     plan: Plan = field(default_factory=signed_plan)
     clock: Clock = field(default_factory=Clock)
+    custody_clock: Clock | None = None
+    release_in_manifest: str | None = None
     said: int = 0
 
     def __post_init__(self) -> None:
@@ -114,13 +116,15 @@ class World:
         self.keys: CustodyKeys = load_or_make(self.folder / "keys.json", self.provider, "sluice.example/log")
         self.memory = CustodyMemory(self.memory_url)
         self.custody = self.new_custody()
-        self.artifact, self.store = sealed(self.folder, self.keys.public.recipient)
+        self.artifact, self.store = sealed(self.folder, self.keys.public.recipient, self.release_in_manifest)
         self.states: dict[str, ReleaseState] = {}
 
     def new_custody(self, **options: Any) -> Custody:
         assert self.provider is not None
         memory = CustodyMemory(self.memory_url)
-        return Custody(self.engine, memory, self.provider, self.keys, self.clock, **options)
+        return Custody(
+            self.engine, memory, self.provider, self.keys, self.custody_clock or self.clock, **options
+        )
 
     def close(self) -> None:
         self.memory.close()
