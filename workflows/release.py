@@ -49,6 +49,7 @@ Result = TypeVar("Result")
 
 HANDLED_KEPT = 500
 _ADOPTED = "adopted"  # stands for the digest of a command that is known by its events alone
+_FAILED = (ActivityError, ApplicationError)  # of an activity; a local one may come without the wrapping
 _STUCK_FOR = timedelta(minutes=1)
 _ACCESS_EVENTS = (
     ev.StepEntered,
@@ -95,7 +96,7 @@ class ReleaseWorkflow:
             try:
                 await self._settle()
                 self._stuck = None
-            except ActivityError as error:
+            except _FAILED as error:
                 # a database older than the release, say: nothing is given up, commands go on, and it is said
                 self._stuck = _told(error).detail
                 workflow.logger.error("the release cannot go on by itself", extra={"why": self._stuck})
@@ -133,7 +134,7 @@ class ReleaseWorkflow:
             return await self._carry_out(message)
         except SluiceError as error:
             raise refusal(error) from error
-        except ActivityError as error:
+        except _FAILED as error:
             raise refusal(_told(error)) from error
 
     @command.validator
@@ -255,7 +256,7 @@ class ReleaseWorkflow:
             await self._record(events, create, digest(create), None)
         except SluiceError as error:
             self._refused = error
-        except ActivityError as error:
+        except _FAILED as error:
             self._refused = _told(error)
 
     async def _own(self, command: cmd.AnyCommand) -> msg.Outcome:
@@ -345,9 +346,9 @@ class ReleaseWorkflow:
         try:
             complete = await work
             await self._own(complete)
-        except (asyncio.CancelledError, ActivityError, SluiceError) as error:
+        except (asyncio.CancelledError, *_FAILED, SluiceError) as error:
             closed = stopped()
-            why = _told(error) if isinstance(error, ActivityError) else error
+            why = _told(error) if isinstance(error, _FAILED) else error
             reason = why.detail if isinstance(why, SluiceError) else "stopped"
             if closed:
                 reason = "the gate closed while the step was being entered"
@@ -436,14 +437,13 @@ async def _effect(name: str, request: Any, queue: str, result: type[Result]) -> 
     return await done
 
 
-def _told(error: ActivityError) -> SluiceError:
+def _told(error: ActivityError | ApplicationError) -> SluiceError:
     """What an activity's failure means, as an error of the rules."""
-    cause = error.cause
+    cause = error if isinstance(error, ApplicationError) else error.cause
     if isinstance(cause, ApplicationError):
         kind = error_by_code(cause.type or "")
         details = cause.details[0] if cause.details else []
         reasons = [Reason(**reason) for reason in details] if isinstance(details, list | tuple) else []
         return kind(cause.message, reasons)
-    return SluiceError(
-        f"{error.activity_type} did not succeed: {type(cause).__name__ if cause else 'no answer'}"
-    )
+    name = error.activity_type if isinstance(error, ActivityError) else "an activity"
+    return SluiceError(f"{name} did not succeed: {type(cause).__name__ if cause else 'no answer'}")
