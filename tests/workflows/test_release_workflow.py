@@ -381,5 +381,9 @@ async def test_records_that_refuse_to_be_written_are_said_and_end_no_release(tem
         world.fatal = {}
         await release.send(cmd.ReportAccess(command_id="go", actor=MANAGER, working=False))
         await release.until("demo")
+        for _ in range(300):
+            if await release.handle.query(names.QUERY_STUCK) is None:
+                break
+            await asyncio.sleep(0.02)
         assert await release.handle.query(names.QUERY_STUCK) is None
         await release.handle.terminate()
