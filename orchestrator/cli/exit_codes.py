@@ -19,12 +19,13 @@ class ExitCode(IntEnum):
     LOCAL = 8
     WAITED_IN_VAIN = 9
     UNEXPECTED = 10
+    INCONCLUSIVE = 11
     INTERRUPTED = 130
 
 
 MEANING: dict[ExitCode, str] = {
     ExitCode.DONE: "it was done, or what was looked at is in order",
-    ExitCode.NOT_IN_ORDER: "what was looked at is not in order: a plan that breaks rules, a log or an artifact that does not verify",
+    ExitCode.NOT_IN_ORDER: "what was looked at is not in order: a plan that breaks rules, a log or an artifact that does not verify, a file that is ours",
     ExitCode.USAGE: "the command line itself is wrong",
     ExitCode.NOT_PERMITTED: "who asks is not known (401) or may not do that (403)",
     ExitCode.NOT_FOUND: "there is no such thing, or none that the caller may know of (404)",
@@ -34,6 +35,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.LOCAL: "something on this machine: a file, a key, a passphrase, the disk",
     ExitCode.WAITED_IN_VAIN: "what was waited for did not happen in the time given",
     ExitCode.UNEXPECTED: "an error that nobody foresaw; please report it",
+    ExitCode.INCONCLUSIVE: "it could not be judged whether this is ours (`leak scan`)",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
 }
 

@@ -21,6 +21,7 @@ from orchestrator.cli import (
     grant_commands,
     incident_commands,
     key_commands,
+    leak_commands,
     partner_commands,
     plan_commands,
     principal_commands,
@@ -56,6 +57,7 @@ app.add_typer(grant_commands.app, name="grant")
 app.add_typer(partner_commands.app, name="partner")
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(key_commands.app, name="key")
+app.add_typer(leak_commands.app, name="leak")
 app.add_typer(audit_commands.app, name="audit")
 
 
