@@ -14,6 +14,8 @@ from temporalio.common import RetryPolicy
 from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
 
+#: How soon a worker that died is noticed; its work beats every two seconds.
+_HEARTBEAT = timedelta(seconds=20)
 _SEAL_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=1), maximum_attempts=10
 )
@@ -35,7 +37,7 @@ class IngestWorkflow:
             task_queue=names.QUEUE_TRANSFER,
             result_type=msg.IngestResult,
             start_to_close_timeout=timedelta(days=2),
-            heartbeat_timeout=timedelta(minutes=2),
+            heartbeat_timeout=_HEARTBEAT,
             retry_policy=_SEAL_RETRY,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )

@@ -60,6 +60,8 @@ _ACCESS_EVENTS = (
     ev.Aborted,
     ev.PlanAmended,
 )
+#: How soon a worker that died is noticed; its work beats every two seconds.
+_HEARTBEAT = timedelta(seconds=15)
 _RECORD_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=50), maximum_interval=timedelta(seconds=5)
 )
@@ -415,7 +417,7 @@ class ReleaseWorkflow:
             task_queue=names.QUEUE_TRANSFER,
             result_type=msg.AccessApplied,
             start_to_close_timeout=timedelta(minutes=10),
-            heartbeat_timeout=timedelta(minutes=1),
+            heartbeat_timeout=_HEARTBEAT,
             retry_policy=_UNDO_RETRY,
         )
         self._applied_seq = state.seq
@@ -430,7 +432,7 @@ async def _effect(name: str, request: Any, queue: str, result: type[Result]) -> 
         result_type=result,
         schedule_to_close_timeout=timedelta(minutes=30),
         start_to_close_timeout=timedelta(minutes=20),
-        heartbeat_timeout=timedelta(minutes=1),
+        heartbeat_timeout=_HEARTBEAT,
         retry_policy=_EFFECT_RETRY,
         cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )

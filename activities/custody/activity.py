@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from temporalio import activity
 
+from activities.beating import beating
 from activities.custody.opening import Asked, Custody
 from activities.errors import at_the_edge
 from artifacts.errors import ArtifactError
@@ -31,14 +32,14 @@ class CustodyActivities:
         """Every activity, for a worker."""
         return [self.make_envelopes, self.take_in_root]
 
-    @activity.defn(name=names.MAKE_ENVELOPES)
+    @activity.defn(name=names.MAKE_ENVELOPES, no_thread_cancel_exception=True)
     def make_envelopes(self, request: EnvelopeRequest) -> EnvelopesMade:
         """Judge the gate anew and make the envelopes of one entry.
 
         Raises:
             ApplicationError: `custody-refused` or `unbacked`, never retried; a key service that is away is retried.
         """
-        with at_the_edge():
+        with at_the_edge(), beating():
             asked = Asked(
                 release=request.release,
                 step=request.step,
