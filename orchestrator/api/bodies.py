@@ -186,6 +186,7 @@ class ReviewBody(Frozen):
     """What came of the review."""
 
     outcome: Text
+    envelope: Envelope | None = _SIGNED
 
 
 class EndorseBody(Frozen):

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
 
+from orchestrator.api import signatures
 from orchestrator.api.auth import Caller, ReleaseId, acting, state_of
 from orchestrator.api.context import RequestContext, context_of
 from orchestrator.api.deps import Deps, Parts
@@ -93,6 +94,8 @@ class Sending:
             known = await run_in_threadpool(prior, self.deps, self.release, command)
             if known is not None:
                 return self.result(known)
+        if getattr(command, "envelope", None) is not None:
+            await run_in_threadpool(self._verify, command)
         if_match = None if self.if_match is None else await run_in_threadpool(self._etag)
         message = CommandMessage.model_construct(
             command=command, if_match=if_match, request_id=self.context.request_id
@@ -108,6 +111,11 @@ class Sending:
             repeated=outcome.repeated,
             server_time=self.deps.now(),
         )
+
+    def _verify(self, command: AnyCommand) -> None:
+        with database.reading(self.deps.engine) as session:
+            state = state_of(session, self.release)
+        signatures.verify(state, command, self.deps.now())
 
     def _etag(self) -> str:
         """The one ETag to decide on: of several given, the one that stands at the gate now."""

@@ -105,7 +105,7 @@ async def close_review(
     send: Annotated[Sending, Depends(sends(Permission.RELEASE_BREAK_GLASS))],
 ) -> views.CommandResult:
     """Close the review of a broken glass; by somebody who did not break it."""
-    return await send(cmd.CloseReview(**send.head, review=review, outcome=body.outcome))
+    return await send(cmd.CloseReview(**send.head, review=review, **dict(body)))
 
 
 @router.post("/rollback", operation_id="rollBack", **commanded(Permission.RELEASE_ROLLBACK))
