@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,14 +96,14 @@ def _check_format(found: object) -> None:
 
 def _make(path: Path, provider: KeyProvider, origin: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    secrets = {
+    own = {
         "identity": custody_keygen().identity.encode(),
         "envelopes": SigningKey.generate().secret_string().encode(),
         "log": PrivateKey.generate().seed(),
     }
-    wrapped = {name: str(provider.wrap(secret, _CONTEXT)) for name, secret in secrets.items()}
+    wrapped = {name: str(provider.wrap(secret, _CONTEXT)) for name, secret in own.items()}
     data = json.dumps({"format": _FORMAT, "origin": origin, **wrapped}, indent=1).encode()
-    temporary = path.with_suffix(f".{os.getpid()}.new")
+    temporary = path.with_suffix(f".{secrets.token_hex(8)}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -21,7 +21,7 @@ from orchestrator.domain.evidence import Evidence
 from orchestrator.domain.incident import Confidence, IncidentKind, Severity
 from orchestrator.domain.permissions import Role
 from orchestrator.domain.plan import Plan, recipient_digest
-from orchestrator.domain.values import canonical, digest
+from orchestrator.domain.values import digest
 from orchestrator.records import audit
 from orchestrator.records.database import writing
 from orchestrator.records.errors import RecordsBroken
@@ -252,33 +252,20 @@ def test_sign_off_that_has_expired(world: World, intruder: Intruder) -> None:
     intruder.gets_nothing("demo", "sam's is expired")
 
 
-@pytest.mark.parametrize("spelling", ["same text", "comment", "passkey of the same material"])
-def test_one_key_registered_under_two_people(world: World, intruder: Intruder, spelling: str) -> None:
+@pytest.mark.parametrize("comment", ["", " lea@example"])
+def test_one_key_registered_under_two_people(world: World, intruder: Intruder, comment: str) -> None:
     raw = world.plan.model_dump(mode="json")
-    text = KEYS["sam"].public.text()
-    if spelling == "comment":
-        text += " lea@example"
-    if spelling == "passkey of the same material":
-        text = PublicKey("passkey-eddsa", KEYS["sam"].public.material, "console.example").text()
-    raw["people"]["lea"]["keys"] = [text]
-    plan = Plan.model_validate(raw)
-    world.create("beta", world.plan)
-    state = world.states["beta"]
-    # the service is got round: the release begins with that plan
-    intruder.rewrite(
-        lambda bodies: [
-            canonical({**entry, "event": {**entry["event"], "plan": raw, "plan_digest": plan.digest}})
-            if (entry := json.loads(body))["kind"] == "event"
-            else body
-            for body in bodies
-        ]
-    )
-    fresh = World(world.engine, _folder(world, "fresh"), plan=plan, clock=world.clock)
-    fresh.states = {"alpha": state.model_copy(update={"plan": plan, "plan_digest": plan.digest})}
-    fresh.custody.watch.catch_up()
-    second = Intruder(fresh, pytest.MonkeyPatch())
-    second.gets_nothing(Asked("beta", "demo", 2, world.clock(), {}), "" if "passkey" in spelling else "rule")
-    fresh.close()
+    raw["people"]["lea"]["keys"] = [KEYS["sam"].public.text() + comment]
+    digest_of_it = Plan.model_validate(raw).digest
+    world.create("beta")
+
+    def swap(entry: dict[str, Any]) -> None:
+        entry["event"]["plan"], entry["event"]["plan_digest"] = raw, digest_of_it
+
+    # the API is got round, before custody has looked: the release begins with that plan
+    intruder.altered("release_created", swap)
+    reasons = intruder.gets_nothing(Asked("beta", "demo", 2, world.clock(), {}), "the plan breaks rules")
+    assert "rule-7" in {reason.code for reason in reasons}
 
 
 def test_one_key_signs_for_two_people_at_one_gate(
@@ -296,7 +283,7 @@ def test_one_key_signs_for_two_people_at_one_gate(
     envelope = world.statement("sam", world.subject("demo"), "legal")
     intruder.forge(intruder.signed_off("lea", "demo", "legal", envelope))
     intruder.forge(intruder.entry("demo"))
-    intruder.gets_nothing("demo", "has no effect")
+    intruder.gets_nothing("demo", "one key is one person")
     world.close()
 
 
