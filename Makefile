@@ -68,7 +68,7 @@ lock: $(STAMP) ## resolve the dependencies anew and pin them with hashes
 	    --extra service --extra leaks --extra embedded --group dev pyproject.toml -o requirements/dev.lock
 
 bench-leaks: $(STAMP) ## leaks: detection, cost, false matches, marks; draws docs/leaks-distribution.svg
-	$(BIN)/python -m infra.bench.leaks
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m infra.bench.leaks
 
 clean: ## remove what the build made (not the data of `make up`)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,7 +41,7 @@ from artifacts.leaks.sketch import (
 from artifacts.leaks.suspects import safetensors
 from artifacts.leaks.suspects.tensor import matrix_layout
 
-MAX_CANDIDATES = 24  # per file; projecting rows costs time, and few matrices are kept in the end
+MAX_CANDIDATES = 40  # per file; projecting rows costs time, and few matrices are kept in the end
 ROW_BATCH = 64
 MAX_SIZE = 1 << 62  # the size of a file being sealed is not known before its end
 
@@ -251,7 +252,12 @@ class SignatureBuilder:
         """Plan the rows for tier 2: of embedding tables, and of a keyed choice of the matrices beside them."""
         tables = [e for e in entries if e.shape[0] >= max(aligned.MIN_EMBEDDING_ROWS, 6 * e.shape[1])]
         others = [e for e in entries if e not in tables and e.shape[0] >= 64]
-        order = self._key.order("candidates", len(others), len(self._projected))
+        # Shapes that few matrices have are kept completely, so that shuffled layers are found among them whatever their order.
+        group = Counter(e.shape for e in others)
+        keyed = self._key.order("candidates", len(others), len(self._projected))
+        order = sorted(
+            keyed, key=lambda n: (others[n].shape[0] > 4 * aligned.PROJECTED_ROWS, group[others[n].shape])
+        )
         for entry in tables[:4]:
             self._want_rows(file, entry, aligned.embedding_row_ids(self._key, *entry.shape), self._embeddings)
         for number in order[:MAX_CANDIDATES]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import importlib
 import os
@@ -119,6 +120,8 @@ class XetHasher:
                 time.sleep(0.001)
                 continue
             os.set_blocking(fd, True)
+            with contextlib.suppress(OSError):  # a wider pipe saves most of the switching to and fro
+                fcntl.fcntl(fd, getattr(fcntl, "F_SETPIPE_SZ", 1031), 1 << 20)
             return fd
         return None
 
