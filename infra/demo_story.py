@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -299,6 +300,7 @@ class Story:
         held = self.state()
         if not held["holds"] or held["window_stands_because"] is None:
             raise StoryError("the leak report did not hold the release")
+        self._the_window_stands()
         self.moment("held")
         triage = {
             "severity": "severe",
@@ -326,6 +328,18 @@ class Story:
             raise StoryError("the quorum did not lift the hold")
         self.show.say("held by one person, triaged, closed and resumed by two")
         self.moment("resumed")
+
+    def _the_window_stands(self) -> None:
+        """A second under hold adds nothing to the research window."""
+        rosa = self.cast["rosa"]
+        looks = []
+        for pause in (1.0, 0.0):
+            gate, _ = until_answered(lambda: rosa.client.gate(self.release, "downloadable"))
+            looks.append(gate["verdict"]["window"])
+            time.sleep(pause)
+        if looks[0]["counted"] != looks[1]["counted"] or looks[1]["running"]:
+            raise StoryError("the research window runs while the release is on hold")
+        self.show.say(f"on hold; the research window stands at {looks[1]['counted']:.1f} s")
 
     def _open_incidents(self) -> list[JSON]:
         return [incident for incident in self.state()["incidents"] if not incident["closed_at"]]
