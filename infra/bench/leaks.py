@@ -1,7 +1,8 @@
 """`make bench-leaks`: what is recognised, at what cost, and what is never mistaken for ours.
 
 Real weights of MiniLM as the artifact, SmolLM2 as the stranger, synthetic matrices for the rest. Suspects are read over HTTP
-ranges from loopback. Writes the distribution of r and z to `docs/leaks-distribution.svg`.
+ranges from loopback. Writes the tables into `docs/leaks.md` and the distribution of r and z to
+`docs/leaks-distribution.svg`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from artifacts.leaks.suspects.opening import Suspect, open_file
 from artifacts.leaks.suspects.tensor import Matrix, SuspectTensor
 from infra.bench.leaks_large import large_rows
 from infra.bench.leaks_marks import mark_rows
+from infra.bench.leaks_page import write_page
 from infra.bench.leaks_plot import Cloud, write_plot
 from infra.bench.report import Row, report
 from tests.simulators import ranged_server
@@ -375,6 +377,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_plot(PLOT, bench.clouds)
     bench.rows.extend(mark_rows(bench.leak, innocents=100 if quick else 1_000))
     report("leaks", bench.rows)
+    if not quick:
+        write_page(bench.rows)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def mark_rows(leak: t.Leak, *, innocents: int) -> list[Row]:
     case("fine-tune 52 %, strength 0.5 %", _fine_tune(0.52)(strong))
     case("fine-tune 200 % + Q4_0", _ggml("Q4_0")(_fine_tune(2.0)(one)))
     case("two average + Q4_0", _ggml("Q4_0")(two), 2)
-    five = {n: np.mean([c[n] for c in copies], axis=0, dtype=np.float32) for n in weights}
+    five = {n: np.asarray(np.mean([c[n] for c in copies], axis=0), np.float32) for n in weights}
     case("five average + Q4_0", _ggml("Q4_0")(five), 5)
     case("five average + int2", _leak(t.low_bits(2))(five), 5)
     case("five take min/max by turns", {n: w.astype(np.float32) for n, w in extremes.items()}, 5)
