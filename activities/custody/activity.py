@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -11,11 +11,12 @@ from temporalio import activity
 
 from activities.beating import beating
 from activities.custody.opening import Asked, Custody
+from activities.custody.second_place import SecondPlace, SecondPlaces
 from activities.errors import at_the_edge
 from artifacts.errors import ArtifactError
 from orchestrator.contracts import names
 from orchestrator.contracts.messages import EnvelopeRequest, EnvelopesMade, TakeInRequest, TakenIn
-from orchestrator.domain.errors import SluiceError
+from orchestrator.domain.errors import SluiceError, Unavailable
 from orchestrator.trust.errors import TrustError
 
 _log = structlog.get_logger(__name__)
@@ -57,11 +58,19 @@ class CustodyActivities:
 
 
 class Watching(threading.Thread):
-    """Looks at the log every `seconds`, so that custody's own clock knows when it first saw what, and signs checkpoints."""
+    """Looks at the log every `seconds`, so that custody's own clock knows when it first saw what, and signs checkpoints.
 
-    def __init__(self, custody: Custody, seconds: float) -> None:
+    Args:
+        custody: whose eyes it is.
+        seconds: between two looks.
+        places: where signed checkpoints are copied to (`second_place.open_place`).
+    """
+
+    def __init__(self, custody: Custody, seconds: float, places: Iterable[SecondPlace] = ()) -> None:
         super().__init__(name="custody-watch", daemon=True)
         self._custody, self._seconds = custody, seconds
+        self._places = SecondPlaces(places)
+        self._untaken: set[str] = set()
         self._stop_asked = threading.Event()
         self._signed = -1
 
@@ -69,15 +78,25 @@ class Watching(threading.Thread):
         """Until `stop`."""
         while not self._stop_asked.wait(self._seconds):
             try:
-                tree = self._custody.watch.catch_up()
-                if tree.size != self._signed:
-                    self._custody.sign_checkpoint()
-                    self._signed = tree.size
-            except (TrustError, SluiceError) as error:
-                _log.error("custody does not trust the log", why=str(error), code=error.code)
-                continue
-            for release in sorted(self._custody.watch.fresh()):
-                self._take_in(release)
+                self.look()
+            except Exception:  # noqa: BLE001 - the watch never ends: without it no window would pass
+                _log.exception("custody could not look at the log")
+
+    def look(self) -> None:
+        """Read the log on, sign a checkpoint over what is new, copy it to the second places, take in new roots."""
+        note = None
+        try:
+            tree = self._custody.watch.catch_up()
+            if tree.size != self._signed:
+                note = self._custody.sign_checkpoint()
+                self._signed = tree.size
+        except (TrustError, SluiceError) as error:
+            _log.error("custody does not trust the log", why=str(error), code=error.code)
+            return
+        self._places.push(note)
+        self._untaken |= self._custody.watch.fresh()
+        for release in sorted(self._untaken):
+            self._take_in(release)
 
     def _take_in(self, release: str) -> None:
         try:
@@ -85,6 +104,9 @@ class Watching(threading.Thread):
         except (TrustError, SluiceError, ArtifactError) as error:
             # said again, with its reasons in the log, when a gate asks for the keys
             _log.warning("roots not taken in", release=release, why=str(error))
+            if isinstance(error, Unavailable) or (isinstance(error, ArtifactError) and error.retryable):
+                return
+        self._untaken.discard(release)
 
     def stop(self) -> None:
         """Ask it to end, and wait."""
