@@ -43,7 +43,7 @@ format: $(STAMP) ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 test: $(STAMP) ## every test (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench-log: $(STAMP) ## audit log: append rate up to 1 000 000 entries, proofs, verification rate
 	$(BIN)/python -m infra.bench.log
@@ -72,3 +72,6 @@ bench-leaks: $(STAMP) ## leaks: detection, cost, false matches, marks; draws doc
 
 clean: ## remove what the build made (not the data of `make up`)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+bench-releases: $(STAMP) ## releases: created per second, sign-off round trips at 1 000 and 5 000 open releases, restart, memory
+	$(BIN)/python -m infra.bench.releases $(BENCH_ARGS)

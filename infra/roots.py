@@ -99,10 +99,17 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
     """The release worker: workflows, and the records that they write through local activities."""
     from activities.records import RecordActivities
     from infra.parts import records_engine
+    from infra.refreshing import Refreshing
     from workflows.ingest import IngestWorkflow
     from workflows.release import ReleaseWorkflow
 
     engine = records_engine(settings)
+    refreshing = Refreshing(engine)
+    refreshing.start()
+
+    async def close() -> None:
+        await asyncio.to_thread(refreshing.stop)
+
     return WorkerParts(
         queue=names.QUEUE_RELEASES,
         activities=RecordActivities(engine).all,
@@ -111,6 +118,7 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
         max_workflow_tasks=settings.releases_workflow_tasks,
         max_cached_workflows=settings.releases_cached_workflows,
         checks={"records": records_check(engine)},
+        close=close,
     )
 
 

@@ -281,13 +281,15 @@ def close_review(
     release: Release,
     review: Annotated[str, typer.Argument(metavar="REVIEW", help="Id of the review (`release show`).")],
     outcome: Annotated[str, typer.Option("--outcome", "-o", help="What came of it.")],
+    key_file: KeyFile = None,
     key: Key = None,
 ) -> None:
     """Close the review that breaking the glass left; by somebody who did not break it."""
     with Client() as client:
-        result = client.post(
-            "releases", release, "reviews", review, "close", body={"outcome": outcome}, key=key
-        )
+        payload = {"review": review, "outcome": outcome}
+        envelope = signed_endorsement(client, release, "close_review", payload, key_file)
+        body = {"outcome": outcome, "envelope": envelope}
+        result = client.post("releases", release, "reviews", review, "close", body=body, key=key)
     out.result(result, f"{escape(release)}: {escape(told(result))}")
 
 

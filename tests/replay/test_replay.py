@@ -16,6 +16,10 @@ from workflows.release import ReleaseWorkflow
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 
 
+def saved(path: Path) -> WorkflowHistory:
+    return WorkflowHistory.from_json("saved", json.loads(path.read_text()))
+
+
 def test_there_are_histories_of_every_kind_of_run():
     kinds = {path.stem.split("-", 1)[1] for path in HISTORIES}
     assert {"to-open", "caution", "continued"} <= kinds
@@ -23,7 +27,7 @@ def test_there_are_histories_of_every_kind_of_run():
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda p: p.stem)
 async def test_a_saved_history_replays(path: Path):
-    history = WorkflowHistory.from_json("saved", json.loads(path.read_text()))
+    history = saved(path)
     await replayer(TEST_CODEC_KEYS, [ReleaseWorkflow, IngestWorkflow]).replay_workflow(history)
 
 
@@ -31,6 +35,6 @@ async def test_a_workflow_that_decides_otherwise_does_not_replay(monkeypatch: py
     """The replay can fail: the same history against a workflow that asks for another activity."""
     monkeypatch.setattr("orchestrator.contracts.names.APPLY_ACCESS", "another_activity")
     path = next(p for p in HISTORIES if p.stem.endswith("to-open"))
-    history = WorkflowHistory.from_json("saved", json.loads(path.read_text()))
+    history = saved(path)
     with pytest.raises(Exception, match=r"(?i)nondeterminis"):
         await replayer(TEST_CODEC_KEYS, [ReleaseWorkflow]).replay_workflow(history)

@@ -22,7 +22,7 @@ class Request(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: RangedServer
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
         pass
 
     def do_GET(self) -> None:
@@ -264,19 +264,30 @@ def add_hub(server: RangedServer, repository: str, files: dict[str, bytes], *, p
     def listed(name: str, data: bytes) -> dict[str, Any]:
         sha = hashlib.sha256(data).hexdigest()
         lfs = {"oid": sha, "size": len(data), "pointerSize": 130}
-        return {"type": "file", "path": name, "size": len(data), "oid": sha[:40], "lfs": lfs, "xetHash": sha[::-1]}
+        return {
+            "type": "file",
+            "path": name,
+            "size": len(data),
+            "oid": sha[:40],
+            "lfs": lfs,
+            "xetHash": sha[::-1],
+        }
 
     def api(r: Request) -> None:
         if f"/{repository}/" not in r.path:
             r.answer(404, b"{}", X_Error_Code="RepoNotFound", Content_Type="application/json")
             return
         if "/tree/" not in r.path:
-            r.answer(200, json.dumps({"id": repository, "sha": commit}).encode(), Content_Type="application/json")
+            r.answer(
+                200, json.dumps({"id": repository, "sha": commit}).encode(), Content_Type="application/json"
+            )
             return
         headers = {"Content_Type": "application/json"}
         if pages:
             headers["Link"] = f'<{server.url("api" + r.path.removeprefix("/api"))}>; rel="next"'
-            rows = [{"type": "file", "path": f"junk/{i}.txt", "size": 3, "oid": "0" * 40} for i in range(1000)]
+            rows = [
+                {"type": "file", "path": f"junk/{i}.txt", "size": 3, "oid": "0" * 40} for i in range(1000)
+            ]
         else:
             rows = [listed(n, d) for n, d in files.items()]
         r.answer(200, json.dumps(rows).encode(), **headers)
@@ -284,7 +295,12 @@ def add_hub(server: RangedServer, repository: str, files: dict[str, bytes], *, p
     def resolve(r: Request) -> None:
         """The Hub sends large files on to another host, which must not see the token."""
         name = urllib.parse.unquote(r.path.partition("/resolve/")[2].partition("/")[2])
-        r.answer(302, b"", Location=f"http://localhost:{server.port}/ok/{repository}/{name}?signature=secret", X_Repo_Commit=commit)
+        r.answer(
+            302,
+            b"",
+            Location=f"http://localhost:{server.port}/ok/{repository}/{name}?signature=secret",
+            X_Repo_Commit=commit,
+        )
 
     server.lies["api"] = api
     server.lies[repository.partition("/")[0]] = resolve
