@@ -163,7 +163,8 @@ def test_an_isolated_network_is_the_written_down_exception(tmp_path):
 @pytest.mark.parametrize("name", sorted(CUSTODY_ONLY))
 @pytest.mark.parametrize("dev", [False, True])
 def test_a_process_that_is_handed_custodys_settings_does_not_start(tmp_path, name, dev):
-    settings = production(tmp_path, **({"keyring_passphrase_file": None} | {name: "/x"}), dev=dev)
+    value = "sqlite:////x" if name.endswith("_url") else "/x"
+    settings = production(tmp_path, **({"keyring_passphrase_file": None} | {name: value}), dev=dev)
     with pytest.raises(InsecureSettingError, match="only worker-custody may hold it"):
         settings.for_role(Role.API)
 
