@@ -231,6 +231,16 @@ class Settings(BaseSettings):
     custody_watch_seconds: float = Field(
         default=1.0, gt=0, le=60, description="How often custody looks at the log, in seconds."
     )
+    custody_checkpoint_places: tuple[str, ...] = Field(
+        default=(),
+        description="Second places that signed checkpoints of the log are copied to, as a JSON list: `file:/folder`, "
+        "`s3://bucket/prefix?lock_days=365`, `https://…`. A log that was rewritten is noticed there.",
+    )
+    custody_signed_only: bool = Field(
+        default=False,
+        description="Whether decisions of people whose keys the plan does not pin count for nothing at custody. Then no key comes out "
+        "of a release without signatures.",
+    )
     key_provider: KeyProvider = Field(
         default=KeyProvider.LOCAL,
         description="Who holds the key-encryption key: `local`, `openbao`, `aws-kms`.",
