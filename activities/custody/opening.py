@@ -176,6 +176,9 @@ class Custody:
         if step is None:
             raise CustodyRefused(f"the plan has no step `{asked.step}`", checked.ignored)
         reasons = [Reason(c.code, c.message) for c in still_holds(state, step, now)]
+        if step.gate.shares is not None:
+            told = "this gate asks for key shares as a second lock, which custody does not deal yet; amend the plan"
+            reasons.append(Reason("shares", told))
         seen = [leaf.seen_at for _, leaf in history]
         reasons += clocks_by_custody(state, events, seen, now, self._tolerance)
         if reasons:
