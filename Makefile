@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format up down status lock clean bench-log fuzz bench-seal bench-leaks lock-bench
+.PHONY: help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test: $(STAMP) ## every test (under 15 minutes on 2 cores)
 
 bench-log: $(STAMP) ## audit log: append rate up to 1 000 000 entries, proofs, verification rate
 	$(BIN)/python -m infra.bench.log
+
+bench-custody: $(STAMP) ## custody: complete quorum to envelopes per key service, requests per second, the log in the records
+	$(BIN)/python -m infra.bench.custody
 
 build/bench-peers/.installed: requirements/bench.lock | $(STAMP)
 	@test -x build/bench-peers/bin/python || $(PYTHON) -m venv build/bench-peers

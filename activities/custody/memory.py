@@ -28,7 +28,6 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
-    func,
     insert,
     select,
     update,
@@ -162,7 +161,8 @@ class CustodyMemory:
     def last_seen(self) -> datetime | None:
         """When custody saw the newest leaf; None before the first."""
         with self._engine.connect() as connection:
-            found = connection.execute(select(func.max(_LEAF.c.seen_at))).scalar_one()
+            newest = select(_LEAF.c.seen_at).order_by(_LEAF.c.index.desc()).limit(1)
+            found = connection.execute(newest).scalar_one_or_none()
         return None if found is None else datetime.fromtimestamp(found, UTC)
 
     def leaves_of(self, release: str) -> list[SeenLeaf]:
