@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -180,6 +181,7 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
     from activities.custody.activity import CustodyActivities, Watching
     from activities.custody.memory import CustodyMemory
     from activities.custody.opening import Custody
+    from activities.custody.second_place import open_place
     from infra.parts import records_engine
     from infra.provision import custody_keys, key_provider
 
@@ -187,8 +189,10 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
     provider = key_provider(settings, make=settings.dev)
     keys = custody_keys(settings, provider)
     memory = CustodyMemory(settings.effective_custody_database_url)
-    custody = Custody(engine, memory, provider, keys, lambda: datetime.now(UTC))
-    watching = Watching(custody, settings.custody_watch_seconds)
+    now = partial(datetime.now, UTC)
+    custody = Custody(engine, memory, provider, keys, now, signed_only=settings.custody_signed_only)
+    places = [open_place(text, now) for text in settings.custody_checkpoint_places]
+    watching = Watching(custody, settings.custody_watch_seconds, places)
     watching.start()
 
     async def keys_answer() -> None:

@@ -7,7 +7,6 @@ written under its name. The private key is read here and goes nowhere.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -195,51 +194,26 @@ def _opened(data: bytes, holder: HybridIdentity, keys: list[str], logs: list[str
         holder,
         now=datetime.now(UTC),
         verify_keys=_verify_keys(keys),
-        proof_verifier=_proof_verifier(logs),
+        proof_verifier=_proof_verifier(logs, str(holder.recipient)),
     )
 
 
-def _proof_verifier(logs: list[str]) -> ProofVerifier:
-    """Checks that the log entry about this envelope is in the log that these keys sign."""
+def _proof_verifier(logs: list[str], recipient: str | None = None) -> ProofVerifier:
+    """Checks that the log entry about exactly this envelope is in the log that these keys sign."""
     from artifacts.errors import EnvelopeError
-    from orchestrator.trust.checkpoints import NoteVerifier, verify_proof
+    from orchestrator.trust.checkpoints import NoteVerifier
     from orchestrator.trust.errors import TrustError
+    from orchestrator.trust.receipts import envelope_proof_verifier
 
-    verifiers = [NoteVerifier.parse(text) for text in logs]
+    check = envelope_proof_verifier(*(NoteVerifier.parse(text) for text in logs), recipient=recipient)
 
     def verify(log: Mapping[str, Any], payload: EnvelopePayload) -> None:
-        leaf, proof = log.get("leaf"), log.get("proof")
-        if not isinstance(leaf, str) or not isinstance(proof, str):
-            raise EnvelopeError("envelope: its log entry has no leaf or no proof; refused")
         try:
-            verify_proof(proof, leaf.encode(), *verifiers)
+            check(log, payload)
         except TrustError as error:
-            raise EnvelopeError(f"envelope: its log entry does not verify: {error}") from None
-        wrong = _wrong_in_leaf(leaf, payload)
-        if wrong:
-            raise EnvelopeError(
-                f"envelope: the log entry that it carries is about another {', '.join(wrong)}; refused"
-            )
+            raise EnvelopeError(f"envelope: {error}; refused") from None
 
     return verify
-
-
-def _wrong_in_leaf(leaf: str, payload: EnvelopePayload) -> list[str]:
-    """What of the logged unwrap is not what this envelope says; empty when it is the entry of this envelope."""
-    try:
-        entry = json.loads(leaf)
-        grants = {item["grant"]: item for item in entry["grants"]}
-        manifest = entry["manifests"].get(payload.artifact_id)
-        said = {"kind": (entry["kind"], entry["action"]), "release": entry["release"], "step": entry["step"]}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return ["thing"]
-    want = {"kind": ("custody", "unwrap"), "release": payload.release, "step": payload.step}
-    wrong = [name for name, value in want.items() if said[name] != value]
-    if manifest != f"sha256:{payload.manifest_digest}":
-        wrong.append("manifest")
-    if payload.grant not in grants:
-        wrong.append("grant")
-    return wrong
 
 
 def _check_payload(payload: EnvelopePayload, release: str, grant: str, artifact: JSON) -> None:

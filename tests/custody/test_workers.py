@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import psycopg
 import pytest
+from moto import mock_aws
 from sqlalchemy import Engine
 
 from activities.custody.keys import load_or_make
+from artifacts.custody.aws_kms import AwsKms
 from artifacts.custody.base import WrappedKey
 from artifacts.custody.local import LocalKeyring
 from artifacts.custody.openbao import OpenBaoTransit
@@ -130,4 +133,19 @@ def test_a_whole_release_on_openbao_and_what_a_sealed_server_does_to_it(
         with pytest.raises(Conflict):
             world.custody.make_envelopes(asked)
         assert world.memory.refusals("alpha")
+        world.close()
+
+
+def test_a_release_on_aws_kms(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive path, on a simulator that decrypts with disabled keys too: what is refused is tried on OpenBao."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        key = boto3.client("kms").create_key()["KeyMetadata"]["KeyId"]
+        world = World(engine, tmp_path, provider=AwsKms(key, region="us-east-1"))
+        world.to("inside")
+        made = world.enter("demo")
+        world.opened(made["demo.2.platform"][world.artifact.artifact_id], PLATFORM)
+        assert WrappedKey.parse(world.memory.holdings()[0].wrapped).provider == "aws-kms"
         world.close()
