@@ -15,6 +15,7 @@ from artifacts.sealing import seal_tree
 from artifacts.signing import SigningKey
 from artifacts.stores.directory import DirectoryStore
 from orchestrator.cli import client as client_module
+from orchestrator.domain.plan import recipient_digest
 from orchestrator.trust.audit import leaf_bytes
 from orchestrator.trust.checkpoints import Checkpoint, NoteSigner, format_proof, sign_checkpoint
 from orchestrator.trust.keys import PrivateKey
@@ -38,6 +39,10 @@ class World:
     log: NoteSigner
     recipient: str
 
+    def granted(self, grant: str = GRANT, recipient: str | None = None) -> dict:
+        digest = recipient_digest(recipient or self.recipient)
+        return {"grant": grant, "holder": "uni", "recipient": digest}
+
     def logged(self, **changes) -> dict:
         entry = {
             "kind": "custody",
@@ -45,7 +50,7 @@ class World:
             "release": RELEASE,
             "step": STEP,
             "manifests": {self.payload.artifact_id: f"sha256:{self.digest}"},
-            "grants": [{"grant": GRANT, "holder": "uni"}],
+            "grants": [self.granted()],
             "at": NOW.isoformat(),
             **changes,
         }
@@ -238,10 +243,18 @@ def test_an_envelope_whose_time_is_over(fetch, made, home):
     assert nothing_written(home)
 
 
+def test_a_log_entry_about_an_envelope_for_another_key(fetch, made, home):
+    entry = made.logged(grants=[made.granted(recipient=partner_keygen().recipient)])
+    ran = fetch(made.serve(made.envelope(replace(made.payload, log=entry))))
+    assert ran.code == 1
+    assert "another recipient" in ran.error["detail"]
+    assert nothing_written(home)
+
+
 @pytest.mark.parametrize("changes", [{"release": "other-1"}, {"grant": "download.4.ngo"}])
 def test_an_envelope_of_another_release_or_grant(fetch, made, home, changes):
     payload = replace(made.payload, **changes)
-    entry = {"release": payload.release, "grants": [{"grant": payload.grant}]}
+    entry = {"release": payload.release, "grants": [made.granted(payload.grant)]}
     payload = replace(payload, log=made.logged(**entry))
     ran = fetch(made.serve(made.envelope(payload)))
     assert ran.code == 1
@@ -309,7 +322,8 @@ def test_what_is_here_already_is_opened_without_the_service(made, home, sluice):
 
 
 def test_a_public_record_needs_no_key(made, home, sluice):
-    payload = replace(made.payload, not_after=None)
+    entry = made.logged(grants=[{"grant": GRANT, "holder": "public", "recipient": None}])
+    payload = replace(made.payload, not_after=None, log=entry)
     (home / "record.json").write_bytes(make_public_record(payload, made.custody))
     (home / "m.json").write_bytes(made.manifest)
     arguments = [
