@@ -388,7 +388,9 @@ def _openbao(folder: Path) -> Iterator[KeyProvider]:
             client.post("/v1/transit/keys/bench", json=key).raise_for_status()
         file = folder / "token"
         file.write_text(token)
-        yield OpenBaoTransit(address, "bench", file)
+        provider = OpenBaoTransit(address, "bench", file)
+        yield provider
+        provider.close()
     finally:
         process.terminate()
         process.wait(20)

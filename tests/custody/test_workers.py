@@ -134,6 +134,7 @@ def test_a_whole_release_on_openbao_and_what_a_sealed_server_does_to_it(
             world.custody.make_envelopes(asked)
         assert world.memory.refusals("alpha")
         world.close()
+        provider.close()
 
 
 def test_a_release_on_aws_kms(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,7 @@ class World:
     custody_clock: Clock | None = None
     release_in_manifest: str | None = None
     said: int = 0
+    memories: list[CustodyMemory] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.memory_url = self.memory_url or f"sqlite:///{self.folder}/memory.db"
@@ -122,12 +123,14 @@ class World:
     def new_custody(self, **options: Any) -> Custody:
         assert self.provider is not None
         memory = CustodyMemory(self.memory_url)
+        self.memories.append(memory)
         return Custody(
             self.engine, memory, self.provider, self.keys, self.custody_clock or self.clock, **options
         )
 
     def close(self) -> None:
-        self.memory.close()
+        for memory in (self.memory, *self.memories):
+            memory.close()
 
     @property
     def state(self) -> ReleaseState:
