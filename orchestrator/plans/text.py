@@ -127,7 +127,9 @@ def _sorted(tree: Tree, reasons: Sequence[Reason]) -> tuple[Reason, ...]:
     ]
     unique = sorted(dict.fromkeys(placed), key=lambda r: (r.line or 0, r.path or "", r.code))
     if len(unique) > MAX_PROBLEMS:
-        more = Reason("more", f"and {len(unique) - MAX_PROBLEMS} more; mend these first", None, unique[-1].line)
+        more = Reason(
+            "more", f"and {len(unique) - MAX_PROBLEMS} more; mend these first", None, unique[-1].line
+        )
         unique = [*unique[:MAX_PROBLEMS], more]
     return tuple(unique)
 

@@ -447,7 +447,11 @@ class Releases(RuleBasedStateMachine):
     def late_grant(self, partner: str) -> None:
         self.do(
             cmd.MakeGrant(
-                command_id=self.cid(), actor=MANAGER, partner=partner, recipient=RECIPIENT, envelopes={"a": "e"}
+                command_id=self.cid(),
+                actor=MANAGER,
+                partner=partner,
+                recipient=RECIPIENT,
+                envelopes={"a": "e"},
             )
         )
 
