@@ -19,7 +19,7 @@ from orchestrator.domain.plan import Person, Plan
 from orchestrator.domain.state import GateSubject
 from orchestrator.domain.values import digest
 
-Action = Literal["resume", "shorten_window", "close_incident", "amend", "break_glass"]
+Action = Literal["resume", "shorten_window", "close_incident", "amend", "break_glass", "close_review"]
 
 
 def plan_of(client: Client, release: str) -> Plan:

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -32,8 +33,10 @@ class Databases:
         self.made += 1
         if self.server is None:
             return f"sqlite:///{self.folder}/records{self.made}.db"
-        run(self.server, f'CREATE DATABASE "records{self.made}"')
-        return self._url(f"records{self.made}")
+        # the server outlives this object, which is made anew whenever the tests change their kind of database
+        name = f"records_{uuid4().hex}"
+        run(self.server, f'CREATE DATABASE "{name}"')
+        return self._url(name)
 
     def migrated(self) -> str:
         """The URL of a database with the tables of this version."""
