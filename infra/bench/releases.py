@@ -131,7 +131,7 @@ class Bench:
     async def sign(self, release: str, who: str, role: str) -> float:
         """Read the gate, then the round trip of the sign-off alone, in seconds."""
         gate = await self.call("rosa", "GET", f"/releases/{release}/steps/download/gate")
-        body = {"role": role, "decision": "approve", "subject": gate.json()["subject_digest"]}
+        body = {"role": role, "decision": "approve", "subject": gate.json()["verdict"]["subject_digest"]}
         started = time.perf_counter()
         await self.call(
             who,
