@@ -48,6 +48,27 @@ class HubOptions:
 
 
 @dataclass(frozen=True)
+class ObjectStoreOptions:
+    """How `s3:` targets are reached.
+
+    Attributes:
+        endpoint: address of the object store; None for Amazon's. It is checked like any other.
+        region: of the bucket.
+        access_key: with `secret_key`; without them the usual places of credentials are tried, unless `anonymous`.
+        secret_key: never printed.
+        session_token: of temporary credentials.
+        anonymous: ask unsigned, as anybody could.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    anonymous: bool = False
+
+
+@dataclass(frozen=True)
 class TargetFile:
     """One file of a target, opened when it is needed."""
 
