@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -22,11 +22,15 @@ from orchestrator.domain.incident import Incident
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.waits import waits
 from orchestrator.records.database import upsert
-from orchestrator.records.tables import GrantRow, IncidentRow, ReleaseRow, WaitRow, table
+from orchestrator.records.tables import GateReasonRow, GrantRow, IncidentRow, ReleaseRow, WaitRow, table
 
 _WAIT = table(WaitRow)
 _DROP_WAITS = delete(_WAIT).where(_WAIT.c.release == bindparam("which"))
 _ADD_WAITS = insert(_WAIT)
+_REASON = table(GateReasonRow)
+_READ_REASONS = select(_REASON).where(_REASON.c.release == bindparam("which"))
+_DROP_REASONS = delete(_REASON).where(_REASON.c.release == bindparam("which"))
+_ADD_REASONS = insert(_REASON)
 
 
 class Projection:
@@ -150,7 +154,8 @@ def _moment(state: ReleaseState, now: datetime) -> datetime:
 def write_waits(
     session: Session, state: ReleaseState, now: datetime, gate: Verdict | None, *, first: bool = False
 ) -> None:
-    """Put what the release waits for in the place of what it waited for."""
+    """Put what the release waits for in the place of what it waited for, and why its gate is closed."""
+    _write_reasons(session, state, now, gate, first=first)
     if not first:
         session.connection().execute(_DROP_WAITS, {"which": state.release})
     rows = [
@@ -170,6 +175,41 @@ def write_waits(
     ]
     if rows:
         session.connection().execute(_ADD_WAITS, rows)
+
+
+def _write_reasons(
+    session: Session, state: ReleaseState, now: datetime, gate: Verdict | None, *, first: bool
+) -> None:
+    """Why the next gate is closed. A condition that was unmet before keeps the time since when it has been."""
+    connection = session.connection()
+    before = (
+        {}
+        if first
+        else {
+            row["code"]: row for row in connection.execute(_READ_REASONS, {"which": state.release}).mappings()
+        }
+    )
+    after: dict[str, dict[str, Any]] = {}
+    for condition in () if gate is None or state.ended else gate.unmet:
+        known, met = before.get(condition.code), condition.met_at
+        same = known is not None and gate is not None and known["step"] == gate.step
+        row = {
+            "release": state.release,
+            "code": condition.code,
+            "step": "" if gate is None else gate.step,
+            "since": known["since"] if known is not None and same else _moment(state, now),
+            "met_at": met,
+        }
+        earlier = after.get(condition.code)
+        # of several with one code, the clock that stands or ends last is what the gate waits for
+        if earlier is None or (earlier["met_at"] is not None and (met is None or met > earlier["met_at"])):
+            after[condition.code] = row
+    if {code: dict(row) for code, row in before.items()} == after:
+        return
+    if before:
+        connection.execute(_DROP_REASONS, {"which": state.release})
+    if after:
+        connection.execute(_ADD_REASONS, list(after.values()))
 
 
 def refresh(session: Session, state: ReleaseState, now: datetime) -> None:

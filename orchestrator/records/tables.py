@@ -276,6 +276,22 @@ class WaitRow(_Row, table=True):
     due: datetime = _time()
 
 
+class GateReasonRow(_Row, table=True):
+    """One unmet condition of a release's next gate, by its code, and since when it has been unmet: read model.
+
+    `met_at`: for a clock that runs, when it will be met; a clock that stands has none.
+    """
+
+    __tablename__ = "gate_reason"
+    __table_args__ = (Index(None, "code", "since"),)
+
+    release: str = _key()
+    code: str = _key()
+    step: str
+    since: datetime = _time()
+    met_at: datetime | None = _time(default=None)
+
+
 class PartnerRow(_Row, table=True):
     """An outside organisation and the terms that it last accepted."""
 
