@@ -244,7 +244,17 @@ def _part_size(options: dict[str, Any]) -> int:
 
 
 def _teller(beat: Beat) -> Callable[[Progress], None]:
+    sealed = activity.metric_meter().create_counter(
+        "sluice_sealed_bytes", "Plaintext bytes that were sealed and stored.", "bytes"
+    )
+    counted = 0
+
     def tell(progress: Progress) -> None:
+        nonlocal counted
+        now = progress.bytes_done - progress.bytes_reused
+        if now > counted:
+            sealed.add(now - counted)
+            counted = now
         beat.details = [progress.bytes_done, progress.bytes_total]
         beat.check()
 

@@ -127,7 +127,7 @@ def components(settings: Settings, *, ui: bool) -> list[Component]:
         parts.append(
             python_component(
                 Role.API,
-                ports={"api": settings.api_port},
+                ports={"api": settings.api_port, f"{Role.API.value}-health": 0},
                 after=after,
                 stop_seconds=stop_seconds,
                 ready=answers(lambda site: site.ports["api"]),

@@ -1,6 +1,10 @@
-"""A worker's answers to whoever watches it: `GET /healthz` (it runs) and `GET /readyz` (it can do its work now), on a port of its own.
+"""A process's answers to whoever watches it, on a port of its own: it runs, it can do its work now, and its numbers.
 
-Answers say nothing but ready or what is missing, by name. Each connection gets one answer and one second.
+    GET /healthz   it runs
+    GET /readyz    every part that it needs answers; else 503 and which ones do not, by name and never why
+    GET /metrics   Prometheus text
+
+Each connection gets one answer, one second to ask and one to take it.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from infra.telemetry.metrics import CONTENT_TYPE, Metrics
+
 _SECONDS = 1.0
 _CHECK_SECONDS = 4.0
 
@@ -18,16 +24,19 @@ Check = Callable[[], Awaitable[None]]
 
 
 class HealthServer:
-    """Serves `/healthz` and `/readyz`; ready when no check raises.
+    """Serves `/healthz`, `/readyz` and `/metrics`; ready when no check raises.
 
     Args:
         host: Address to listen on.
         port: Port to listen on, 0 for any free one; None listens nowhere.
         checks: Name → a coroutine function that raises when that part can't do its work.
+        metrics: what `/metrics` shows; None shows nothing.
     """
 
-    def __init__(self, host: str, port: int | None, checks: Mapping[str, Check]) -> None:
-        self._host, self._port, self._checks = host, port, checks
+    def __init__(
+        self, host: str, port: int | None, checks: Mapping[str, Check], metrics: Metrics | None = None
+    ) -> None:
+        self._host, self._port, self._checks, self._metrics = host, port, checks, metrics
         self._server: asyncio.Server | None = None
 
     @property
@@ -64,36 +73,41 @@ class HealthServer:
         return [name for name, failed in zip(self._checks, results, strict=True) if failed]
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        status, body = "400 Bad Request", "bad request"
+        status, body, kind = "400 Bad Request", b"bad request", "text/plain"
         with suppress(Exception):
             async with asyncio.timeout(_SECONDS):
                 request = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n", 1)[0].split(b" ")
-            status, body = await self._respond(request)
+            status, body, kind = await self._respond(request)
         with suppress(Exception):
             async with asyncio.timeout(_SECONDS):
                 writer.write(
-                    f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
-                    f"Cache-Control: no-store\r\nConnection: close\r\n\r\n{body}".encode("ascii", "replace")
+                    f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+                    "Cache-Control: no-store\r\nConnection: close\r\n\r\n".encode("ascii")
+                    + body
                 )
                 await writer.drain()
         writer.close()
         with suppress(Exception):
             await writer.wait_closed()
 
-    async def _respond(self, request: list[bytes]) -> tuple[str, str]:
+    async def _respond(self, request: list[bytes]) -> tuple[str, bytes, str]:
+        plain = "text/plain"
         match request:
             case [b"GET", b"/healthz", _]:
-                return "200 OK", "ok"
+                return "200 OK", b"ok", plain
             case [b"GET", b"/readyz", _]:
                 missing = await self.missing()
-                return (
-                    ("503 Service Unavailable", "not ready: " + ", ".join(missing))
-                    if missing
-                    else ("200 OK", "ready")
-                )
-            case [_, b"/healthz" | b"/readyz", _]:
-                return "405 Method Not Allowed", "GET only"
+                if missing:
+                    return "503 Service Unavailable", f"not ready: {', '.join(missing)}".encode(), plain
+                return "200 OK", b"ready", plain
+            case [b"GET", b"/metrics", _] if self._metrics is not None:
+                missing = await self.missing()
+                for check in self._checks:
+                    self._metrics.ready(check, answers=check not in missing)
+                return "200 OK", await asyncio.to_thread(self._metrics.render), CONTENT_TYPE
+            case [_, b"/healthz" | b"/readyz" | b"/metrics", _]:
+                return "405 Method Not Allowed", b"GET only", plain
             case [_, _, _]:
-                return "404 Not Found", "there are /healthz and /readyz"
+                return "404 Not Found", b"there are /healthz, /readyz and /metrics", plain
             case _:
-                return "400 Bad Request", "bad request"
+                return "400 Bad Request", b"bad request", plain

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, TextIO
 
 import structlog
+from opentelemetry import trace
 from structlog.typing import EventDict, WrappedLogger
 
 REDACTED = "[redacted]"
@@ -97,6 +98,7 @@ def configure_logging(
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
+        _trace,
     ]
     renderer: structlog.typing.Processor = (
         # the default traceback of the console shows local variables, and with them what must not be shown
@@ -148,6 +150,15 @@ def configure_logging(
     ):
         # at debug these print whole requests, presigned addresses and headers among them
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The trace and span that a line belongs to, when there is one."""
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event.setdefault("trace", f"{context.trace_id:032x}")
+        event.setdefault("span", f"{context.span_id:016x}")
+    return event
 
 
 class _ProcessName:

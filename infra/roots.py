@@ -15,12 +15,14 @@ from functools import partial
 from typing import Any
 
 import structlog
+from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 from temporalio.client import Client
 from temporalio.worker import Worker
 
 from infra.health import Check, HealthServer
 from infra.settings import InvalidSettingError, Role, Settings, read_secret
+from infra.telemetry.metrics import Metrics, Numbers
 from infra.temporal import connect, deployment_config, make_current
 from orchestrator.contracts import names
 
@@ -40,6 +42,7 @@ class WorkerParts:
         workflows: Workflow classes; a worker with workflows is versioned.
         max_workflow_tasks: How many workflow tasks run at once.
         max_cached_workflows: How many open workflows stay in memory.
+        collectors: what `/metrics` shows beside the process's own numbers.
         checks: Health checks beside Temporal's own: name → raises when that part can't do its work.
         close: Called once after the worker ended.
     """
@@ -51,6 +54,7 @@ class WorkerParts:
     max_workflow_tasks: int = 100
     max_cached_workflows: int = 1000
     checks: Mapping[str, Check] = field(default_factory=dict)
+    collectors: Sequence[Collector] = ()
     close: Callable[[], Awaitable[None]] | None = None
 
 
@@ -81,8 +85,11 @@ async def serve_worker(settings: Settings, stop: asyncio.Event, client: Client, 
             await client.service_client.check_health(timeout=timedelta(seconds=2))
 
         checks: dict[str, Check] = {"worker": polls, "temporal": temporal, **parts.checks}
+        metrics = Metrics(f"worker-{parts.queue}", deployment.version.build_id if deployment else None)
+        for collector in parts.collectors:
+            metrics.registry.register(collector)
         try:
-            async with HealthServer(settings.health_host, settings.health_port, checks), worker:
+            async with HealthServer(settings.health_host, settings.health_port, checks, metrics), worker:
                 if deployment is not None:
                     await make_current(client, deployment.version)
                 ready.set()
@@ -101,6 +108,8 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
     from activities.records import RecordActivities
     from infra.parts import records_engine
     from infra.refreshing import Refreshing
+    from infra.telemetry.queues import QueuesCollector
+    from infra.telemetry.records import RecordsCollector
     from workflows.ingest import IngestWorkflow
     from workflows.release import ReleaseWorkflow
 
@@ -119,6 +128,10 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
         max_workflow_tasks=settings.releases_workflow_tasks,
         max_cached_workflows=settings.releases_cached_workflows,
         checks={"records": records_check(engine)},
+        collectors=(
+            RecordsCollector(engine),
+            QueuesCollector(client, names.QUEUES, asyncio.get_running_loop()),
+        ),
         close=close,
     )
 
@@ -209,6 +222,20 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
         activities=CustodyActivities(custody).all,
         max_activities=settings.custody_activities,
         checks={"records": records_check(engine), "key-provider": keys_answer},
+        collectors=(
+            Numbers(
+                {
+                    "sluice_custody_trusts_log": (
+                        "Whether custody trusted the audit log at its last look: 1 or 0.",
+                        lambda: float(watching.trusts),
+                    ),
+                    "sluice_custody_notes_waiting": (
+                        "Checkpoints that a second place has not taken yet.",
+                        lambda: float(watching.waiting_notes),
+                    ),
+                }
+            ),
+        ),
         close=close,
     )
 
@@ -240,21 +267,32 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
     from infra.parts import ArtifactFormats, document_cipher, records_engine
     from infra.provision import read_custody_public
     from infra.serving import serve
+    from infra.telemetry.tracing import trace_application
     from orchestrator.api.app import create_app
     from orchestrator.api.commands import TemporalGateway
     from orchestrator.api.deps import ApiSettings, Deps
 
     client = await connect(settings, patience=timedelta(seconds=30), identity=f"api@{settings.deployment}")
     public = settings.effective_custody_public_file
+    metrics = Metrics("api")
     deps = Deps(
         engine=records_engine(settings),
         gateway=TemporalGateway(client),
         documents=document_cipher(settings),
         formats=ArtifactFormats(),
         settings=ApiSettings(public_url=settings.effective_public_url),
+        observe=metrics.request,
         log_keys=(read_custody_public(public).log_key,) if public.exists() else (),
     )
-    await serve(create_app(deps), settings, stop)
+    app = create_app(deps)
+    trace_application(settings, app)
+
+    async def temporal() -> None:
+        await client.service_client.check_health(timeout=timedelta(seconds=2))
+
+    checks: dict[str, Check] = {"temporal": temporal, "records": records_check(deps.engine)}
+    async with HealthServer(settings.health_host, settings.health_port, checks, metrics):
+        await serve(app, settings, stop)
 
 
 async def migrate_root(settings: Settings, stop: asyncio.Event) -> None:

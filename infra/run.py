@@ -22,6 +22,7 @@ from infra.codec import CodecError
 from infra.logs import configure_logging
 from infra.roots import ROOTS
 from infra.settings import Role, Settings, SettingsError, load_settings
+from infra.telemetry.tracing import start_tracing
 from infra.temporal import TemporalError
 
 log = structlog.get_logger("run")
@@ -70,7 +71,12 @@ async def _until_told(settings: Settings, role: Role) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await ROOTS[role](settings, stop)
+    tracing = start_tracing(settings, role.value)
+    try:
+        await ROOTS[role](settings, stop)
+    finally:
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     log.info("ended")
 
 

@@ -306,10 +306,26 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         le=65535,
-        description="Port on which a worker answers `/healthz` and `/readyz`. Unset: it answers nowhere.",
+        description="Port on which a process answers `/healthz`, `/readyz` and `/metrics`. Unset: it answers nowhere (the API has the "
+        "first two on its own port as well).",
     )
     health_host: str = Field(
-        default="127.0.0.1", description="Address on which a worker answers its health requests."
+        default="127.0.0.1",
+        description="Address on which a process answers its health requests and shows its metrics.",
+    )
+
+    temporal_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port on which a process shows the Temporal SDK's own metrics, beside its health answers. Unset: they are not made.",
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="Where traces go, OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`. Unset: nothing is traced.",
+    )
+    trace_share: float = Field(
+        default=1.0, ge=0, le=1, description="Share of requests that are traced, from their first span on."
     )
 
     # --- logs
@@ -605,6 +621,8 @@ def _insecure(settings: Settings, role: Role) -> list[str]:
         reasons += _insecure_api(settings)
     if role in {Role.CUSTODY, Role.STACK}:
         reasons += _insecure_custody(settings)
+    if not settings.isolated_network:
+        reasons += _insecure_url("otlp_endpoint", settings.otlp_endpoint)
     if role in {Role.TRANSFER, Role.CUSTODY, Role.STACK, Role.API} and not settings.isolated_network:
         for name in ("s3_endpoint_url", "hub_endpoint_url"):
             reasons += _insecure_url(name, getattr(settings, name))

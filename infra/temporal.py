@@ -53,6 +53,8 @@ import orchestrator
 from infra.codec import CodecKeys, EncryptingCodec
 from infra.interceptors import ContextInterceptor
 from infra.settings import Settings, read_secret
+from infra.telemetry.runtime import runtime_for
+from infra.telemetry.tracing import temporal_interceptors
 
 #: What workflow code may import besides the standard library, pydantic and Temporal.
 WORKFLOW_MAY_IMPORT = ("orchestrator.domain", "orchestrator.contracts")
@@ -85,11 +87,11 @@ class SluicePlugin(SimplePlugin):
     Give it to `Client.connect` and to `Replayer`; workers take it from their client.
     """
 
-    def __init__(self, keys: CodecKeys) -> None:
+    def __init__(self, keys: CodecKeys, interceptors: Sequence[Any] = ()) -> None:
         super().__init__(
             "sluice",
             data_converter=data_converter(keys),
-            interceptors=[ContextInterceptor()],
+            interceptors=[*interceptors, ContextInterceptor()],
             workflow_runner=_sandbox,
         )
 
@@ -147,7 +149,7 @@ def plugin_for(settings: Settings) -> SluicePlugin:
     path = settings.effective_codec_keys_file
     if path is None:
         raise TemporalError("SLUICE_CODEC_KEYS_FILE is not set: payloads in Temporal would be in clear")
-    return SluicePlugin(CodecKeys.read(path))
+    return SluicePlugin(CodecKeys.read(path), temporal_interceptors(settings))
 
 
 async def connect(
@@ -176,6 +178,7 @@ async def connect(
                 tls=_tls(settings),
                 api_key=_api_key(settings),
                 identity=identity,
+                runtime=runtime_for(settings),
             )
             await client.workflow_service.describe_namespace(
                 DescribeNamespaceRequest(namespace=settings.temporal_namespace), timeout=timedelta(seconds=5)

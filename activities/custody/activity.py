@@ -73,6 +73,8 @@ class Watching(threading.Thread):
         self._untaken: set[str] = set()
         self._stop_asked = threading.Event()
         self._signed = -1
+        #: Whether custody trusts the log as of its last look, and how many notes second places have not taken.
+        self.trusts, self.waiting_notes = True, 0
 
     def run(self) -> None:
         """Until `stop`."""
@@ -91,9 +93,11 @@ class Watching(threading.Thread):
                 note = self._custody.sign_checkpoint()
                 self._signed = tree.size
         except (TrustError, SluiceError) as error:
+            self.trusts = False
             _log.error("custody does not trust the log", why=str(error), code=error.code)
             return
-        self._places.push(note)
+        self.trusts = True
+        self.waiting_notes = self._places.push(note)
         self._untaken |= self._custody.watch.fresh()
         for release in sorted(self._untaken):
             self._take_in(release)

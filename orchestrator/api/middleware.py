@@ -131,6 +131,8 @@ class Edge:
             "client": context.client,
             "key": context.idempotency_key,
         }
+        if self._deps.observe is not None:
+            self._deps.observe(context.method, template, status, seconds)
         known = {name: value for name, value in line.items() if value is not None}
         if template in _QUIET and status < 400:
             log.debug("request", **known)

@@ -8,6 +8,7 @@ from __future__ import annotations
 QUEUE_RELEASES = "releases"
 QUEUE_TRANSFER = "transfer"
 QUEUE_CUSTODY = "custody"
+QUEUES = (QUEUE_RELEASES, QUEUE_TRANSFER, QUEUE_CUSTODY)
 
 RELEASE_WORKFLOW = "ReleaseWorkflow"
 INGEST_WORKFLOW = "IngestWorkflow"

@@ -19,7 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
+import sqlalchemy
+from sqlalchemy import Connection, Engine, Executable, Table, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
@@ -48,7 +49,7 @@ def connect(url: str, *, password: str | None = None, pool_size: int = 10) -> En
     if password is not None:
         parsed = parsed.set(password=password)
     if parsed.get_backend_name() == "sqlite":
-        engine = create_engine(
+        engine = sqlalchemy.create_engine(  # by its module: tracing wraps it there
             parsed,
             hide_parameters=True,
             pool_size=pool_size,
@@ -58,7 +59,7 @@ def connect(url: str, *, password: str | None = None, pool_size: int = 10) -> En
         event.listen(engine, "connect", _sqlite_pragmas)
         event.listen(engine, "begin", _sqlite_begin)
         return engine
-    return create_engine(
+    return sqlalchemy.create_engine(
         parsed,
         hide_parameters=True,
         pool_size=pool_size,
