@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench
+.PHONY: alerts help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -62,6 +62,14 @@ bench-seal: $(STAMP) build/bench-peers/.installed ## sealing, opening, one tenso
 lock-bench: $(STAMP) ## pin the peers of bench-seal anew
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock-bench' \
 	    requirements/bench.in -o requirements/bench.lock
+
+build/tools/usr/bin/promtool:
+	@mkdir -p build/tools && cd build/tools && (apt-get download -qq prometheus || (apt-get update -qq && apt-get download -qq prometheus)) 2>/dev/null \
+	    && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb \
+	    || { echo "promtool is needed: install the package prometheus (Debian, Ubuntu), or put promtool on the PATH"; exit 1; }
+
+alerts: build/tools/usr/bin/promtool ## check the alert rules and try each against made-up series
+	cd infra/alerts && ../../$< check rules sluice.rules.yml && ../../$< test rules sluice.tests.yml
 
 fuzz: $(STAMP) ## mutate the input of every parser of sealed artifacts, at length (FUZZ_EXAMPLES=5000)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/artifacts/test_fuzz.py --timeout 3600

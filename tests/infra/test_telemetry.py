@@ -20,6 +20,7 @@ from infra.settings import Settings
 from infra.supervisor import Stack
 from infra.temporal import connect
 from tests.simulators.otlp import Collector, collecting
+from tests.support.metrics import documented
 from tests.support.temporal import free_port
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
@@ -120,6 +121,11 @@ async def test_a_release_is_seen_from_the_api_call_to_the_database(
 
     _one_trace_reaches_from_the_call_to_the_database(traces)
     _log_lines_name_their_trace(settings, traces)
+    shown = {
+        name.removesuffix("_total")
+        for name in re.findall(r"^# HELP (sluice_\w+)", watcher.text, re.MULTILINE)
+    }
+    assert {name.removesuffix("_total") for name in documented()} - {"sluice_sealed_bytes"} == shown
     _no_secret_left(traces, watcher.text, settings)
 
 
