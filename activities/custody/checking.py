@@ -16,17 +16,19 @@ its gate) refuses the release from there on. Checked are:
     grant_made              the plan makes it
     evidence_submitted      the same document was never rated worse
     artifact_registered     not with another manifest, not for what is out, not during an entry
+    artifact_resealed       custody itself sealed it anew, for that rotation, with that manifest
 
 A person without pinned keys cannot be checked; then the log is all there is (docs/trust-model.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from activities.custody.copies import MadeCopy
 from activities.custody.errors import Unbacked
 from orchestrator.domain import events as ev
 from orchestrator.domain.commands import PROPOSAL_LIFETIME
@@ -68,13 +70,20 @@ class Checked:
     ignored: tuple[Reason, ...]
 
 
-def checked_fold(history: Sequence[ev.AnyEvent], now: datetime, *, signed_only: bool = False) -> Checked:
+def checked_fold(
+    history: Sequence[ev.AnyEvent],
+    now: datetime,
+    *,
+    signed_only: bool = False,
+    made: Mapping[str, MadeCopy] | None = None,
+) -> Checked:
     """The state after `history`, every decision in it checked.
 
     Args:
         history: a release's events as custody verified them against the log.
         now: custody's own clock; no event may lie ahead of it.
         signed_only: decisions of people whose keys the plan does not pin have no effect either.
+        made: the copies that custody remembers to have sealed itself; nothing else was sealed anew.
 
     Raises:
         Unbacked: the history has no honest reading; it says which event and why.
@@ -87,7 +96,7 @@ def checked_fold(history: Sequence[ev.AnyEvent], now: datetime, *, signed_only: 
     broken = broken_rules(first.plan, barred={first.by})
     if broken:
         raise Unbacked("the plan breaks rules", broken)
-    fold = _Fold(begin(first), signed_only)
+    fold = _Fold(begin(first), signed_only, made or {})
     for event in history[1:]:
         if event.at > now + CLOCK_SKEW:
             raise Unbacked(f"event {fold.state.seq + 1} lies in the future of custody's clock")
@@ -103,8 +112,9 @@ class _NoEffectError(Exception):
 
 
 class _Fold:
-    def __init__(self, state: ReleaseState, signed_only: bool) -> None:
+    def __init__(self, state: ReleaseState, signed_only: bool, made: Mapping[str, MadeCopy]) -> None:
         self.state = state
+        self._made = made
         self.ignored: list[Reason] = []
         self._signed_only = signed_only
         self._carried: tuple[Proposal, list[str]] | None = None
@@ -175,6 +185,8 @@ class _Fold:
                 self._evidence(event)
             case ev.ArtifactRegistered():
                 self._artifact(event)
+            case ev.ArtifactResealed():
+                self._resealed(event)
             case ev.EntryBegan():
                 self._entry(event)
             case ev.EntryTakenBack():
@@ -401,11 +413,27 @@ class _Fold:
         known = state.artifacts.get(event.artifact)
         if known is not None and known.manifest_digest != event.manifest_digest:
             raise Unbacked("the artifact's manifest was swapped")
+        if event.artifact in state.superseded:
+            raise Unbacked("the artifact was sealed anew, because a key of this one may be out")
         if state.status == "entering":
             raise Unbacked("an artifact was registered while a step is entered")
         out = [name for name in event.components if state.reached.get(name, Stage.CLOSED) > Stage.CLOSED]
         if out:
             raise Unbacked("released already, so their files cannot change: " + ", ".join(out))
+
+    def _resealed(self, event: ev.ArtifactResealed) -> None:
+        """Only what custody remembers to have sealed anew, under the manifest that it made, stands in another's place."""
+        copy = self._made.get(event.new)
+        if copy is None or (copy.purpose, copy.of, copy.rotation) != (
+            "reseal",
+            event.artifact,
+            event.rotation,
+        ):
+            raise Unbacked(f"custody did not seal {event.artifact} anew as {event.new}")
+        if copy.manifest_digest != event.manifest_digest or copy.grant != event.grant:
+            raise Unbacked(f"the manifest of {event.new} was swapped")
+        if self.state.status == "entering":
+            raise Unbacked("an artifact was replaced while a step is entered")
 
     def _entry(self, event: ev.EntryBegan) -> None:
         self._entry_fault = None
@@ -453,7 +481,8 @@ class _Fold:
         if step is None:
             raise Unbacked("a grant before the first step")
         planned = planned_grants(self.state, step, {grant.holder: grant.recipient}, grant.made_at)
-        bare = grant.model_copy(update={"envelopes": {}})
+        # its copies are what a holder is shown; the keys that custody gives are of those that it remembers
+        bare = grant.model_copy(update={"envelopes": {}, "copies": []})
         if grant.made_at > at or bare not in planned:
             raise Unbacked(f"the plan does not make the grant {grant.id}")
 

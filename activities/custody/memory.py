@@ -126,6 +126,11 @@ class CustodyMemory:
                 empty = CompactTree().to_bytes()
                 connection.execute(insert(_TREE).values(id=1, size=0, frontier=empty, note=None))
 
+    @property
+    def engine(self) -> Engine:
+        """For what custody keeps in tables of its own (`activities.custody.copies`)."""
+        return self._writer
+
     def close(self) -> None:
         """Let go of the database."""
         self._engine.dispose()

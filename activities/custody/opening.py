@@ -15,8 +15,9 @@ from typing import Any
 import structlog
 from sqlalchemy import Engine
 
-from activities.custody.checking import checked_fold
+from activities.custody.checking import Checked, checked_fold
 from activities.custody.clocks import clocks_by_custody
+from activities.custody.copies import CopyMemory, copy_for
 from activities.custody.errors import CustodyRefused, Unbacked
 from activities.custody.keeping import Keeping
 from activities.custody.keys import CustodyKeys
@@ -56,6 +57,15 @@ class Asked:
     partners: Mapping[str, str | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """What one grant gets of one artifact: the artifact itself, or the grant's own copy of it."""
+
+    grant: ev.Grant
+    manifest: Manifest
+    components: list[str]
+
+
 class Custody:
     """The only holder of the key-encryption key.
 
@@ -83,6 +93,7 @@ class Custody:
         self._engine, self._memory, self._keys = engine, memory, keys
         self._clock, self._tolerance, self._signed_only = clock, tolerance, signed_only
         self.keeping = Keeping(memory, provider, keys)
+        self.copies = CopyMemory(memory)
         self.watch = LogWatch(engine, memory, clock)
 
     def make_envelopes(self, asked: Asked) -> dict[str, dict[str, str]]:
@@ -97,29 +108,31 @@ class Custody:
 
     def _make(self, asked: Asked) -> dict[str, dict[str, str]]:
         state, grants = self._judge(asked)
-        manifests = self._manifests(state, grants)
+        return self._issue(asked, state, self._issues(state, grants))
+
+    def _issue(self, asked: Asked, state: ReleaseState, issues: Sequence[Issue]) -> dict[str, dict[str, str]]:
+        """Write the leaf, unwrap, make and keep the envelopes of what was judged to be given."""
+        manifests = {issue.manifest.artifact_id: issue.manifest for issue in issues}
+        grants = list({issue.grant.id: issue.grant for issue in issues}.values())
         holdings = {name: self.keeping.hold(state, manifest) for name, manifest in manifests.items()}
         recipients = {grant.id: self._recipient(state.plan, grant) for grant in grants}
-        leaf, proof = self._log(asked, state, grants, manifests)
+        leaf, proof = self._log(asked, state, issues, manifests)
         roots = {name: self.keeping.unwrap(state, held, manifests[name]) for name, held in holdings.items()}
         made: dict[str, dict[str, str]] = {}
         sealed: list[tuple[str, bytes, ev.Grant]] = []
-        for grant in grants:
-            for name, manifest in manifests.items():
-                components = [c for c in grant.components if state.carried_by.get(c) == name]
-                if not components:
-                    continue
-                recipient = recipients[grant.id]
-                log = {"leaf": leaf, "proof": proof}
-                payload = self._payload(asked, grant, manifest, roots[name], components, log)
-                data = (
-                    make_public_record(payload, self._keys.envelopes)
-                    if recipient is None
-                    else make_envelope(payload, [recipient], self._keys.envelopes)
-                )
-                reference = short_id("envelope", asked.release, grant.id, name, asked.at.isoformat())
-                sealed.append((reference, data, grant))
-                made.setdefault(grant.id, {})[name] = reference
+        for issue in issues:
+            grant, name = issue.grant, issue.manifest.artifact_id
+            recipient = recipients[grant.id]
+            log = {"leaf": leaf, "proof": proof}
+            payload = self._payload(asked, grant, issue.manifest, roots[name], issue.components, log)
+            data = (
+                make_public_record(payload, self._keys.envelopes)
+                if recipient is None
+                else make_envelope(payload, [recipient], self._keys.envelopes)
+            )
+            reference = short_id("envelope", asked.release, grant.id, name, asked.at.isoformat())
+            sealed.append((reference, data, grant))
+            made.setdefault(grant.id, {})[name] = reference
         now = self._clock()
         with writing(self._engine) as session:
             for reference, data, grant in sealed:
@@ -142,7 +155,7 @@ class Custody:
         """
         self.watch.catch_up()
         history = [event for event, _ in self.watch.history(release)]
-        state = checked_fold(history, self._clock(), signed_only=self._signed_only).state
+        state = self._checked(release, history).state
         return [
             self.keeping.hold(state, self._manifest(state, name)).artifact for name in sorted(state.artifacts)
         ]
@@ -161,12 +174,16 @@ class Custody:
 
     # --- judging -----------------------------------------------------------------------------------------------------
 
+    def _checked(self, release: str, history: Sequence[ev.AnyEvent]) -> Checked:
+        made = self.copies.of_release(release)
+        return checked_fold(history, self._clock(), signed_only=self._signed_only, made=made)
+
     def _judge(self, asked: Asked) -> tuple[ReleaseState, list[ev.Grant]]:
         now = self._clock()
         self.watch.catch_up()
         history = self.watch.history(asked.release)
         events = [event for event, _ in history]
-        checked = checked_fold(events, now, signed_only=self._signed_only)
+        checked = self._checked(asked.release, events)
         state, entry = checked.state, checked.state.entry
         if entry is None or (entry.step, entry.attempt) != (asked.step, asked.attempt):
             raise CustodyRefused(
@@ -186,17 +203,37 @@ class Custody:
         grants = planned_grants(state, step, dict(asked.partners), state.updated_at)
         return state, [grant for grant in grants if grant.kind != "access"]
 
-    def _manifests(self, state: ReleaseState, grants: Sequence[ev.Grant]) -> dict[str, Manifest]:
-        needed = {c for grant in grants for c in grant.components}
-        names = sorted({state.carried_by[c] for c in needed if c in state.carried_by})
-        return {name: self._manifest(state, name) for name in names}
+    def _issues(self, state: ReleaseState, grants: Sequence[ev.Grant]) -> list[Issue]:
+        """What each grant gets: where the plan marks its components, its own copy and never the artifact itself.
 
-    def _manifest(self, state: ReleaseState, artifact: str) -> Manifest:
-        known = state.artifacts[artifact]
+        Raises:
+            CustodyRefused: a manifest is not the one that was signed or made, or a copy has not been made.
+        """
+        copies = self.copies.of_release(state.release)
+        manifests: dict[str, Manifest] = {}
+        issues = []
+        for grant in grants:
+            step = state.plan.step(grant.step)
+            for base in sorted({state.carried_by[c] for c in grant.components if c in state.carried_by}):
+                components = [c for c in grant.components if state.carried_by.get(c) == base]
+                name, digest = base, state.artifacts[base].manifest_digest
+                if step is not None and state.plan.marks(step, grant.holder_kind, components):
+                    copy = copy_for(copies, grant.id, base)
+                    if copy is None:
+                        raise CustodyRefused(f"no marked copy of {base} was made for {grant.holder}")
+                    name, digest = copy.artifact, copy.manifest_digest
+                if name not in manifests:
+                    manifests[name] = self._manifest(state, name, digest)
+                issues.append(Issue(grant, manifests[name], components))
+        return issues
+
+    def _manifest(self, state: ReleaseState, artifact: str, digest: str | None = None) -> Manifest:
+        """A manifest as the records hold it, if it is the one of this digest (that of the release by default)."""
+        expected = digest or state.artifacts[artifact].manifest_digest
         with reading(self._engine) as session:
             data = artifact_records.manifest(session, artifact)
         try:
-            manifest = parse_manifest(data, expected_digest=known.manifest_digest.removeprefix("sha256:"))
+            manifest = parse_manifest(data, expected_digest=expected.removeprefix("sha256:"))
         except ArtifactError as error:
             raise CustodyRefused(
                 f"the manifest of {artifact} is not the one that was signed: {error}"
@@ -252,9 +289,14 @@ class Custody:
     # --- the log -----------------------------------------------------------------------------------------------------
 
     def _log(
-        self, asked: Asked, state: ReleaseState, grants: Sequence[ev.Grant], manifests: Mapping[str, Manifest]
+        self, asked: Asked, state: ReleaseState, issues: Sequence[Issue], manifests: Mapping[str, Manifest]
     ) -> tuple[str, str]:
         """Write what is about to be unwrapped, and sign a checkpoint over it; the leaf and its proof."""
+        grants = {issue.grant.id: issue.grant for issue in issues}
+        own = {
+            name: sorted(issue.manifest.artifact_id for issue in issues if issue.grant.id == name)
+            for name in grants
+        }
         body = {
             "action": "unwrap",
             "step": asked.step,
@@ -264,8 +306,14 @@ class Custody:
             "plan": state.plan_digest,
             "manifests": {name: "sha256:" + manifest.digest for name, manifest in manifests.items()},
             "grants": [
-                {"grant": g.id, "holder": g.holder, "recipient": g.recipient, "components": g.components}
-                for g in grants
+                {
+                    "grant": g.id,
+                    "holder": g.holder,
+                    "recipient": g.recipient,
+                    "components": g.components,
+                    "artifacts": own[g.id],
+                }
+                for g in grants.values()
             ],
         }
         with writing(self._engine) as session:

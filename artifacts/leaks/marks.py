@@ -41,10 +41,17 @@ def markable(dtype: str, shape: tuple[int, ...]) -> bool:
 
 
 class KeyStream:
-    """Keyed bytes and signs (AES-256-CTR), in order."""
+    """Keyed bytes and signs (AES-256-CTR), in order.
 
-    def __init__(self, key: bytes) -> None:
-        self._cipher = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+    Args:
+        key: 32 bytes.
+        at: the byte to begin with; the stream is the same wherever it is entered.
+    """
+
+    def __init__(self, key: bytes, at: int = 0) -> None:
+        block, rest = divmod(at, 16)
+        self._cipher = Cipher(algorithms.AES256(key), modes.CTR(block.to_bytes(16, "big"))).encryptor()
+        self._cipher.update(bytes(rest))
         self._bits = np.zeros(0, np.uint8)
 
     def octets(self, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -79,11 +86,14 @@ class MarkKey:
             b"sluice mark commitment v1\0" + len(text).to_bytes(8, "big") + text + self._secret
         ).hexdigest()
 
-    def stream(self, artifact: str, partner: str, tensor: str, use: str = "signs") -> KeyStream:
-        """The stream of one tensor of one partner's copy; every argument makes another stream."""
+    def stream(
+        self, artifact: str, partner: str, tensor: str, use: str = "signs", *, at: int = 0
+    ) -> KeyStream:
+        """The stream of one tensor of one partner's copy, from byte `at` on; every other argument makes another stream."""
         parts = [use, artifact, partner, tensor]
         info = b"".join(len(p.encode()).to_bytes(8, "big") + p.encode() for p in parts)
-        return KeyStream(hmac.new(self._secret, b"sluice mark stream v1\0" + info, hashlib.sha256).digest())
+        key = hmac.new(self._secret, b"sluice mark stream v1\0" + info, hashlib.sha256).digest()
+        return KeyStream(key, at)
 
 
 @dataclass(frozen=True)
@@ -114,19 +124,20 @@ class PartnerMark:
         """
         return MarkingStream(self, path)
 
-    def tensor(self, name: str, dtype: str) -> TensorMarker:
-        """Marks one tensor, row block by row block."""
-        return TensorMarker(self, name, dtype)
+    def tensor(self, name: str, dtype: str, *, first: int = 0) -> TensorMarker:
+        """Marks one tensor, row block by row block, beginning with the weight `first` (of the tensor, row by row)."""
+        return TensorMarker(self, name, dtype, first)
 
 
 class TensorMarker:
-    """The mark of one tensor; rows are fed in order."""
+    """The mark of one tensor; rows are fed in order, from the one that begins with the weight `first`."""
 
-    def __init__(self, mark: PartnerMark, name: str, dtype: str) -> None:
+    def __init__(self, mark: PartnerMark, name: str, dtype: str, first: int = 0) -> None:
         self._mark = mark
         self._dtype = dtype
-        self._signs = mark.key.stream(mark.artifact, mark.partner, name)
-        self._dither = mark.key.stream(mark.artifact, mark.partner, name, "dither")
+        self._signs = mark.key.stream(mark.artifact, mark.partner, name, at=first // 8)
+        self._signs.bits(first % 8)
+        self._dither = mark.key.stream(mark.artifact, mark.partner, name, "dither", at=first)
 
     def rows(self, data: bytes, cols: int) -> bytes:
         """Mark whole rows, given and returned as raw bytes of the tensor's format."""

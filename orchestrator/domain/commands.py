@@ -256,6 +256,57 @@ class DiscloseGrant(Command):
     grant: str
 
 
+class RotateKeys(Command):
+    """Seal components anew under fresh keys, because a key of theirs is or may be out. One authorised person may.
+
+    What was disclosed stays disclosed: whoever has the old key and the old files keeps both.
+    """
+
+    type: Literal["rotate_keys"] = "rotate_keys"
+    components: Annotated[list[Name], Field(min_length=1)]
+    reason: Text
+    delete_old: bool = Field(
+        default=False, description="delete the old sealed files once the new ones are complete"
+    )
+
+
+class CompleteResealing(Command):
+    """Custody has sealed one artifact of a rotation anew. Internal; custody's own memory is what backs it."""
+
+    type: Literal["complete_resealing"] = "complete_resealing"
+    rotation: Name
+    artifact: Name = Field(description="the old one")
+    new: Name
+    manifest_digest: Digest
+    location: Line
+    size: int = Field(default=0, ge=0)
+
+
+class EndRotation(Command):
+    """Everything of a rotation that can be sealed anew is; or it failed, and why. Internal."""
+
+    type: Literal["end_rotation"] = "end_rotation"
+    rotation: Name
+    failed: Text | None = None
+
+
+class NoteDeletion(Command):
+    """The old sealed files of an artifact are gone from the store. Internal."""
+
+    type: Literal["note_deletion"] = "note_deletion"
+    artifact: Name
+
+
+class RenewEnvelopes(Command):
+    """Grants that still stand have envelopes for what was sealed anew. Internal."""
+
+    type: Literal["renew_envelopes"] = "renew_envelopes"
+    envelopes: dict[str, dict[Name, str]] = Field(
+        default_factory=dict, description="grant id → artifact → reference of its envelope"
+    )
+    refused: dict[str, Text] = Field(default_factory=dict, description="grant id → why it gets none")
+
+
 class RollBack(Command):
     """Go back to an earlier step: what can be taken back is, what cannot is said. One authorised person may."""
 
@@ -308,6 +359,25 @@ class PartnerReady(Frozen):
     recipient: Digest | None = None
 
 
+class GrantCopy(Frozen):
+    """The marked copy of an artifact that custody made for one grant alone.
+
+    Attributes:
+        of: the artifact that it was made from.
+        artifact: the copy, sealed under a key of its own.
+        components: what is in it.
+        mark: the commitment to the key of its mark.
+    """
+
+    of: Name
+    artifact: Name
+    manifest_digest: Digest
+    location: Line
+    components: list[Name]
+    size: int = 0
+    mark: Digest
+
+
 class CompleteEntry(Command):
     """Everything that the step needs is in place: it is entered, in one event. Internal."""
 
@@ -316,6 +386,11 @@ class CompleteEntry(Command):
     partners: list[PartnerReady] = Field(default_factory=list)
     envelopes: dict[str, dict[Name, str]] = Field(
         default_factory=dict, description="grant id → artifact → reference of its envelope"
+    )
+    copies: dict[str, list[GrantCopy]] = Field(
+        default_factory=dict,
+        exclude_if=lambda value: not value,
+        description="grant id → its marked copies, where the plan asks for marks",
     )
 
 
@@ -357,6 +432,11 @@ AnyCommand = Annotated[
     | Revoke
     | MakeGrant
     | DiscloseGrant
+    | RotateKeys
+    | CompleteResealing
+    | EndRotation
+    | NoteDeletion
+    | RenewEnvelopes
     | RollBack
     | Abort
     | ReportAccess

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from orchestrator.domain.values import Frozen, Line, Name, Text
 
@@ -90,6 +90,18 @@ class Withheld(Frozen):
     note: Text | None = None
 
 
+class Mark(Frozen):
+    """Every partner's copy of these weights is marked, so that a leaked one tells whose it was (docs/leaks.md).
+
+    Attributes:
+        strength: of the mark, in standard deviations of each row of weights.
+    """
+
+    strength: Annotated[
+        float, Field(gt=0, le=0.01, description="of the mark, in standard deviations of each row of weights")
+    ] = 0.003
+
+
 class Component(Frozen):
     """A named part of the system.
 
@@ -99,6 +111,7 @@ class Component(Frozen):
         variant: which of several sizes or versions (GPT-2 came in four, §5.2), or None.
         documentation: where its basic documentation is; needed for `open` (§5).
         withheld: why it is never released by this plan, or None.
+        mark: whether partners' copies of these weights are marked; None (as by default) leaves them as they are.
     """
 
     category: Category
@@ -107,6 +120,7 @@ class Component(Frozen):
     description: Text | None = None
     documentation: Line | None = None
     withheld: Withheld | None = None
+    mark: Mark | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _kind_in_category(self) -> Self:

@@ -15,10 +15,11 @@ from orchestrator.domain import commands as cmd
 from orchestrator.domain import decide_access as access
 from orchestrator.domain import decide_caution as caution
 from orchestrator.domain import decide_gate as gate
+from orchestrator.domain import decide_keys as keys
 from orchestrator.domain import events as ev
 from orchestrator.domain.deciding import require_going
 from orchestrator.domain.errors import Conflict, NotPermitted
-from orchestrator.domain.evolve import evolve
+from orchestrator.domain.evolve import apply_events
 from orchestrator.domain.gate import verdict
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.plan_rules import require_sound
@@ -68,9 +69,7 @@ def decide(state: ReleaseState, command: cmd.AnyCommand, now: datetime) -> list[
 
 def apply(state: ReleaseState, events: list[ev.AnyEvent]) -> ReleaseState:
     """The state after these events."""
-    for event in events:
-        state = evolve(state, event)
-    return state
+    return apply_events(state, events)
 
 
 def due(state: ReleaseState, now: datetime) -> list[cmd.AnyCommand]:
@@ -125,6 +124,11 @@ _DECISIONS: dict[type[cmd.Command], Callable[[ReleaseState, Any, datetime], list
     cmd.Revoke: access.revoke,
     cmd.MakeGrant: access.make_grant,
     cmd.DiscloseGrant: access.disclose,
+    cmd.RotateKeys: keys.rotate_keys,
+    cmd.CompleteResealing: keys.complete_resealing,
+    cmd.EndRotation: keys.end_rotation,
+    cmd.NoteDeletion: keys.note_deletion,
+    cmd.RenewEnvelopes: keys.renew_envelopes,
     cmd.RollBack: access.roll_back,
     cmd.Abort: access.abort,
     cmd.ReportAccess: access.report_access,

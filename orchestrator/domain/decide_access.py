@@ -32,7 +32,12 @@ def complete_entry(state: ReleaseState, command: cmd.CompleteEntry, now: datetim
         raise Conflict(f"the gate of `{step.name}` does not hold any more", reasons)
     recipients = {ready.partner: ready.recipient for ready in command.partners}
     grants = [
-        grant.model_copy(update={"envelopes": command.envelopes.get(grant.id, {})})
+        grant.model_copy(
+            update={
+                "envelopes": command.envelopes.get(grant.id, {}),
+                "copies": command.copies.get(grant.id, []),
+            }
+        )
         for grant in planned_grants(state, step, recipients, max(now, state.updated_at))
     ]
     unsealed = [grant.id for grant in grants if grant.kind == "key" and not grant.envelopes]
@@ -140,6 +145,8 @@ def make_grant(state: ReleaseState, command: cmd.MakeGrant, now: datetime) -> li
         raise Conflict(f"{command.partner} is not in the audience of the current step")
     if state.holds or state.open_incidents:
         raise Conflict("no grant is made while the release is on hold or an incident is open")
+    if state.pending_rotations:
+        raise Conflict("no grant is made while keys are being rotated; ask again when that is done")
     if any(g.holder == command.partner and g.holder_kind == "partner" for g in state.live_grants(step.name)):
         return []
     recipients = {command.partner: command.recipient}

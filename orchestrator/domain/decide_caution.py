@@ -23,7 +23,7 @@ from orchestrator.domain.deciding import (
     short_id,
 )
 from orchestrator.domain.errors import Conflict, NotFound, NotPermitted, PlanRefused, Reason
-from orchestrator.domain.evolve import evolve
+from orchestrator.domain.evolve import apply_events, evolve, rotated_artifacts
 from orchestrator.domain.gate import WAIVABLE
 from orchestrator.domain.incident import Confidence, Incident, IncidentKind, ResponseAction, Severity
 from orchestrator.domain.permissions import Permission
@@ -151,7 +151,16 @@ def _respond(
         )
     if ResponseAction.ROTATE_KEYS in wanted:
         components = incident.components or sorted(state.carried_by)
-        events.append(ev.KeysRotationAsked(**head, components=components, incident=incident.id))
+        left = rotated_artifacts(apply_events(state, events), components)
+        events.append(
+            ev.KeysRotationAsked(
+                **head,
+                components=components,
+                incident=incident.id,
+                rotation=short_id("rotation", incident.id, command.command_id) if left else None,
+                reason=reason,
+            )
+        )
     return events
 
 

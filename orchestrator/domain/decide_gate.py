@@ -37,6 +37,10 @@ def register_artifact(state: ReleaseState, command: cmd.RegisterArtifact, now: d
         )
     if known is not None and set(command.components) <= set(known.components):
         return []
+    if command.artifact in state.superseded:
+        raise Conflict(
+            f"the artifact {command.artifact} was sealed anew as {state.superseded[command.artifact].by}; a key of the old one may be out"
+        )
     withheld = [name for name in command.components if state.plan.components[name].withheld]
     if withheld:
         raise Conflict("withheld by the plan, so nothing is registered for them: " + ", ".join(withheld))

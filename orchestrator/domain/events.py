@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from orchestrator.domain.commands import CommandId, Envelope
+from orchestrator.domain.commands import CommandId, Envelope, GrantCopy
 from orchestrator.domain.control import ControlKind
 from orchestrator.domain.evidence import Evidence
 from orchestrator.domain.incident import Confidence, Incident, Severity
@@ -190,11 +190,57 @@ class IncidentClosed(Event):
 
 
 class KeysRotationAsked(Event):
-    """The response table asks for new keys of these components for whatever is not disclosed yet."""
+    """These components get new keys and are sealed anew: the response table asks for it, or somebody does.
+
+    `rotation` names the work; None where nothing is sealed yet, or all of it is being sealed anew already.
+    """
 
     type: Literal["keys_rotation_asked"] = "keys_rotation_asked"
     components: list[Name]
-    incident: Name
+    incident: Name | None = None
+    rotation: Name | None = None
+    reason: Text | None = None
+    delete_old: bool = False
+
+
+class ArtifactResealed(Event):
+    """An artifact was sealed anew under a fresh key: `new` stands in the place of `artifact` from here on.
+
+    Sign-offs on the old manifest are stale; envelopes of the old one are handed out no more. `grant`: it was that
+    grant's own copy.
+    """
+
+    type: Literal["artifact_resealed"] = "artifact_resealed"
+    rotation: Name
+    artifact: Name
+    new: Name
+    manifest_digest: Digest
+    location: Line
+    size: int = 0
+    grant: str | None = None
+
+
+class KeysRotationEnded(Event):
+    """A rotation is done, or failed. What was disclosed before stays disclosed."""
+
+    type: Literal["keys_rotation_ended"] = "keys_rotation_ended"
+    rotation: Name
+    failed: Text | None = None
+
+
+class SealedDeleted(Event):
+    """The old sealed files of an artifact that was sealed anew are gone from the store."""
+
+    type: Literal["sealed_deleted"] = "sealed_deleted"
+    artifact: Name
+
+
+class EnvelopesRenewed(Event):
+    """Grants that still stand have envelopes for what was sealed anew; `refused` says who has none, and why."""
+
+    type: Literal["envelopes_renewed"] = "envelopes_renewed"
+    envelopes: dict[str, dict[Name, str]] = Field(default_factory=dict)
+    refused: dict[str, Text] = Field(default_factory=dict)
 
 
 class PlanAmended(Event):
@@ -248,6 +294,8 @@ class Grant(Frozen):
         kind: `access` (query or interface, no key), `key` (an envelope is made for the key whose digest is `recipient`), or `public` (the public record).
         envelopes: artifact → reference of its envelope; empty for `access`.
         disclosed_at: when the key first left for the holder; from then on revoking cuts the future alone.
+        copies: the holder's own marked copies, which its envelopes are for.
+        renew: artifacts that were sealed anew, and that it waits for an envelope of.
     """
 
     id: str
@@ -263,6 +311,8 @@ class Grant(Frozen):
     disclosed_at: Instant | None = None
     ended_at: Instant | None = None
     end: Literal["revoked", "expired", "superseded", "rolled_back", "aborted"] | None = None
+    copies: list[GrantCopy] = Field(default_factory=list, exclude_if=lambda value: not value)
+    renew: list[Name] = Field(default_factory=list, exclude_if=lambda value: not value)
 
     @property
     def live(self) -> bool:
@@ -376,6 +426,10 @@ AnyEvent = Annotated[
     | IncidentTriaged
     | IncidentClosed
     | KeysRotationAsked
+    | ArtifactResealed
+    | KeysRotationEnded
+    | SealedDeleted
+    | EnvelopesRenewed
     | PlanAmended
     | GlassBroken
     | ReviewClosed

@@ -166,6 +166,11 @@ def _release(state: ReleaseState, step: Step) -> Iterator[Condition]:
             message=f"the last entry was taken back: {state.entry_failed}; mend it, then retry",
             who=sorted(state.plan.people),
         )
+    for rotation in state.pending_rotations:
+        told = ", ".join(rotation.components)
+        yield Condition(
+            code="rotation", message=f"{told}: being sealed anew under fresh keys ({rotation.id})"
+        )
     for hold in state.holds.values():
         yield Condition(code="hold", message=f"on hold ({hold.id}) by {hold.by}: {hold.reason}", who=people)
     for incident in state.open_incidents:

@@ -38,6 +38,7 @@ class Permission(StrEnum):
     PRINCIPAL_ADD = "principal:add"
     AUDIT_READ = "audit:read"
     ACCESS_REPORT = "access:report"
+    KEYS_ROTATE = "keys:rotate"
 
 
 class Role(StrEnum):
@@ -53,7 +54,14 @@ class Role(StrEnum):
 
 _P = Permission
 _READ = {_P.RELEASE_READ, _P.ARTIFACT_READ, _P.PARTNER_READ, _P.GRANT_READ}
-_CAUTION = {_P.RELEASE_HOLD, _P.WINDOW_EXTEND, _P.INCIDENT_REPORT, _P.GRANT_REVOKE, _P.RELEASE_ROLLBACK}
+_CAUTION = {
+    _P.RELEASE_HOLD,
+    _P.WINDOW_EXTEND,
+    _P.INCIDENT_REPORT,
+    _P.GRANT_REVOKE,
+    _P.RELEASE_ROLLBACK,
+    _P.KEYS_ROTATE,
+}
 _PEOPLE = (
     _READ
     | _CAUTION

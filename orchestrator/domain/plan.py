@@ -7,7 +7,7 @@ comments, key order and different spellings of one duration do not change it, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 
-from orchestrator.domain.component import Component, Kind
+from orchestrator.domain.component import Component, Kind, Mark
 from orchestrator.domain.control import PlannedControl
 from orchestrator.domain.evidence import EvidenceKind
 from orchestrator.domain.incident import ResponseAction, Severity
@@ -73,6 +73,11 @@ class Partner(Frozen):
     hub_account: Line | None = Field(
         default=None,
         description="its account on the Hugging Face Hub, let into a gated repository while it has a grant",
+    )
+    receipt_keys: list[PublicKey] = Field(
+        default_factory=list,
+        exclude_if=lambda value: not value,
+        description="keys that its client signs receipts of delivery with, as `sluice partner receipt-key` shows",
     )
 
 
@@ -298,6 +303,17 @@ class Plan(Frozen):
             if self.hand_out(step, component)[0] is not HandOut.NOTHING
             and self.hand_out(step, component)[1] == to
         ]
+
+    def marks(self, step: Step, holder_kind: str, components: Iterable[str]) -> dict[str, Mark]:
+        """The marks that a grant's copy of these components carries, by component.
+
+        Whoever gets weights from outside gets a marked copy where the plan says so: partners, and everybody at a public
+        `downloadable`. Never at `open`, and never our own deployments.
+        """
+        if step.stage is Stage.OPEN or holder_kind not in {"partner", "public"}:
+            return {}
+        marks = {name: known.mark for name in components if (known := self.components.get(name)) is not None}
+        return {name: mark for name, mark in marks.items() if mark is not None}
 
     def audience_partners(self, step: Step) -> list[str]:
         """Names of the partners in a step's gated audience, each once, sorted."""

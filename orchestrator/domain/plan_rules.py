@@ -74,6 +74,11 @@ def _references(plan: Plan) -> Iterator[Reason]:
             )
         seen_steps.setdefault(step.name, index)
         yield from _step_references(plan, step, path, roles)
+    for name, component in plan.components.items():
+        if component.mark is not None and component.kind is not Kind.WEIGHTS:
+            yield _broken(
+                0, f"components.{name}.mark", f"only weights can be marked; `{name}` is {component.kind}"
+            )
     keys: dict[str, str] = {}
     for name, person in plan.people.items():
         for i, key in enumerate(person.keys):

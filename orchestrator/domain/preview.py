@@ -121,6 +121,28 @@ def entering_words(state: ReleaseState, step_name: str) -> list[str]:
     return words
 
 
+def rotation_words(state: ReleaseState, components: list[str], *, delete_old: bool = False) -> list[str]:
+    """What new keys for components change, and what they cannot; the same words wherever somebody confirms it."""
+    told = ", ".join(components)
+    held = [
+        g for g in state.grants.values() if g.disclosed_at is not None and set(g.components) & set(components)
+    ]
+    holders = sorted({grant.holder for grant in held})
+    words = [
+        f"{told}: sealed anew under fresh keys; no gate opens until that is done, and sign-offs on the old manifest become stale",
+        f"what was disclosed stays disclosed: {', '.join(holders)} had a key of the old files, and whoever has it and them can go on reading them"
+        if holders
+        else "no key of the old files was ever handed over",
+        "grants that still stand get an envelope for the new files; those that were revoked or ran out get none",
+    ]
+    words.append(
+        "the old sealed files are deleted from our store afterwards; copies elsewhere stay"
+        if delete_old
+        else "the old sealed files are kept"
+    )
+    return words
+
+
 def _gate_words(
     state: ReleaseState, step: str, before: Verdict | None, found: Verdict, now: datetime, words: list[str]
 ) -> bool:
@@ -173,6 +195,8 @@ def _words(state: ReleaseState, event: ev.AnyEvent) -> list[str]:
             kept = ", ".join(event.irrevocable)
             told = ["the release ends for good; every grant ends"]
             return [*told, f"out already and not to be recalled: {kept}"] if kept else told
+        case ev.KeysRotationAsked():
+            return rotation_words(state, event.components, delete_old=event.delete_old)
         case ev.PlanAmended():
             return ["another plan holds; every standing sign-off is stale"]
         case ev.GlassBroken():

@@ -33,6 +33,46 @@ class RegisteredArtifact(Frozen):
     at: Instant
 
 
+class Rotation(Frozen):
+    """New keys for what is sealed: the artifacts (grants' own copies among them) that are sealed anew.
+
+    Attributes:
+        artifacts: those that stood when it was asked.
+        done: old artifact → new one.
+        ended_at: None while custody is at it.
+        failed: why it ended before its end.
+    """
+
+    id: Name
+    components: list[Name]
+    artifacts: list[Name]
+    reason: Text | None = None
+    incident: Name | None = None
+    delete_old: bool = False
+    by: Name
+    at: Instant
+    done: dict[Name, Name] = Field(default_factory=dict)
+    ended_at: Instant | None = None
+    failed: Text | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether it still goes on."""
+        return self.ended_at is None
+
+
+class Superseded(Frozen):
+    """An artifact in whose place another stands. `fate`: what became of its sealed files."""
+
+    artifact: Name
+    by: Name
+    manifest_digest: Digest
+    location: Line
+    at: Instant
+    rotation: Name
+    fate: Literal["kept", "to_be_deleted", "deleted"] = "kept"
+
+
 class SignOffRecord(Frozen):
     """One person's standing decision on the next gate.
 
@@ -185,6 +225,8 @@ class ReleaseState(Frozen):
         default_factory=list, description="conditions of the next gate lifted by break-glass"
     )
     grants: dict[str, Grant] = Field(default_factory=dict)
+    rotations: dict[Name, Rotation] = Field(default_factory=dict)
+    superseded: dict[Name, Superseded] = Field(default_factory=dict)
     window_required: dict[Name, float] = Field(
         default_factory=dict, description="seconds, where it differs from the plan"
     )
@@ -233,6 +275,17 @@ class ReleaseState(Frozen):
     def open_incidents(self) -> list[Incident]:
         """Incidents that nobody has closed."""
         return [incident for incident in self.incidents.values() if incident.open]
+
+    @property
+    def pending_rotations(self) -> list[Rotation]:
+        """Rotations of keys that custody is at."""
+        return [rotation for rotation in self.rotations.values() if rotation.pending]
+
+    def awaiting_renewal(self) -> list[Grant]:
+        """Live grants that wait for an envelope of what was sealed anew, once the release may hand out keys."""
+        if self.holds or self.open_incidents or self.entry is not None or self.pending_rotations:
+            return []
+        return [grant for grant in self.live_grants() if grant.renew]
 
     def live_grants(self, step: str | None = None) -> list[Grant]:
         """Grants that give access, of one step or of all."""

@@ -72,6 +72,9 @@ def _check_leaf(entry: Mapping[str, Any], payload: Opened, recipient: str | None
         "manifest": (manifests.get(payload.artifact_id), f"sha256:{payload.manifest_digest}"),
     }
     named = None if grant is None else grant.get("recipient")
+    own = None if grant is None else grant.get("artifacts")
+    if isinstance(own, list):  # a marked copy is one grant's alone
+        said["copy"] = (payload.artifact_id in own, True)
     if not payload.recipients:
         said["recipient"] = (named, None)
     elif recipient is not None:
