@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -142,12 +142,14 @@ class PartSealer:
     """Seals parts of files out of and into buffers of its own, made once: one per worker thread.
 
     Memory: `part_size` plaintext (kept for the plaintext digest, which has to see the same bytes that were sealed)
-    and as much ciphertext.
+    and as much ciphertext, where the store wants a part whole.
     """
 
     def __init__(self, part_size: int) -> None:
+        self._part_size = part_size
         self._plain = memoryview(bytearray(part_size))
-        self._sealed = memoryview(bytearray(sealed_size(part_size) + WIRE_CHUNK))
+        self._sealed = memoryview(b"")
+        self._block = memoryview(bytearray(HEADER + (BLOCK // CHUNK + 2) * WIRE_CHUNK))
 
     def plain(self, length: int) -> memoryview:
         """The plaintext buffer, for a part that is only read."""
@@ -161,20 +163,44 @@ class PartSealer:
         Raises:
             SourceChangedError: the file is shorter than it was when sealing began.
         """
+        if not self._sealed:
+            self._sealed = memoryview(bytearray(sealed_size(self._part_size) + WIRE_CHUNK))
+        written = 0
+
+        def keep(piece: memoryview) -> None:
+            nonlocal written
+            self._sealed[written : written + len(piece)] = piece
+            written += len(piece)
+
+        sha256 = self.seal_to(source, start, length, key, context, where, keep)
+        return SealedPart(self._plain[:length], self._sealed[:written], sha256)
+
+    def seal_to(
+        self,
+        source: Plaintext,
+        start: int,
+        length: int,
+        key: FileKey,
+        context: bytes,
+        where: str,
+        write: Callable[[memoryview], None],
+    ) -> str:
+        """As `seal`, but each block goes to `write` while it is still in the processor's cache. Gives the SHA-256.
+
+        The plaintext is in `plain(length)` afterwards.
+        """
         encryptor = Cobblestone256Encryptor(key.raw, context)
         digest = hashlib.sha256()
-        written = done = 0
-        while done < length:
+        for done in range(0, length, BLOCK):
             block = self._plain[done : min(done + BLOCK, length)]
             read_exactly(source, block, start + done, where)
-            count = encryptor.update_into(block, self._sealed[written:])
-            digest.update(self._sealed[written : written + count])
-            written += count
-            done += len(block)
-        tail = encryptor.finalize()
-        self._sealed[written : written + len(tail)] = tail
+            sealed = self._block[: encryptor.update_into(block, self._block)]
+            digest.update(sealed)
+            write(sealed)
+        tail = memoryview(encryptor.finalize())
         digest.update(tail)
-        return SealedPart(self._plain[:length], self._sealed[: written + len(tail)], digest.hexdigest())
+        write(tail)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,14 +247,10 @@ def read_exactly(source: Plaintext, into: memoryview, offset: int, where: str) -
 
 
 class PartOpener:
-    """Opens whole parts into a buffer of its own, made once: one per worker thread."""
+    """Opens parts through a small buffer of its own, made once: one per worker thread."""
 
-    def __init__(self, part_size: int) -> None:
-        self._plain = memoryview(bytearray(part_size + 2 * WIRE_CHUNK))
-
-    def plain(self, length: int) -> memoryview:
-        """The plaintext buffer, for a part that is only read back."""
-        return self._plain[:length]
+    def __init__(self) -> None:
+        self._plain = memoryview(bytearray(BLOCK + 2 * WIRE_CHUNK))
 
     def open(
         self,
@@ -237,9 +259,10 @@ class PartOpener:
         key: FileKey,
         context: bytes,
         where: str,
+        write: Callable[[memoryview], None],
         sha256: str | None = None,
-    ) -> memoryview:
-        """The plaintext of a sealed part, which must be `length` bytes. Valid until the next call.
+    ) -> None:
+        """Open a sealed part, which must hold `length` bytes, and hand the plaintext to `write` in order.
 
         Args:
             sealed: the sealed part in pieces of any size; they are opened as they come.
@@ -247,9 +270,14 @@ class PartOpener:
             key: the file's key.
             context: `part_context`.
             where: names the part in errors.
+            write: takes the next bytes; the view is valid during the call only.
             sha256: hex digest that the sealed bytes must have, if it is known.
 
-        Nothing is returned before the last tag, and the digest, are verified.
+        No byte reaches `write` before its own tag is verified. That the part is whole and has the digest is known
+        only when this returns: until then what was written is a part of nothing.
+
+        Raises:
+            WrongKeyError, IntegrityError: it is not the part; what `write` got has to be thrown away.
         """
         decryptor = Cobblestone256Decryptor(key.raw, context)
         digest = hashlib.sha256()
@@ -269,7 +297,9 @@ class PartOpener:
                     if len(head) == HEADER:
                         self._check_head(decryptor, head, where)
                 for start in range(0, len(view), BLOCK):
-                    written += decryptor.update_into(view[start : start + BLOCK], self._plain[written:])
+                    opened = self._plain[: decryptor.update_into(view[start : start + BLOCK], self._plain)]
+                    written += len(opened)
+                    write(opened)
             tail = b"" if taken != expected else decryptor.finalize()
         except InvalidTag:
             raise IntegrityError(f"{where}: changed, or parts exchanged; fetch it again") from None
@@ -279,10 +309,9 @@ class PartOpener:
             raise IntegrityError(
                 f"{where}: not the bytes that the manifest lists; the store changed or mixed them up"
             )
-        self._plain[written : written + len(tail)] = tail
         if written + len(tail) != length:
             raise IntegrityError(f"{where}: opens to {written + len(tail)} bytes, the manifest says {length}")
-        return self._plain[:length]
+        write(memoryview(tail))
 
     def _check_head(self, decryptor: Cobblestone256Decryptor, head: bytes, where: str) -> None:
         try:

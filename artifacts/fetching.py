@@ -1,9 +1,11 @@
 """Fetching: from sealed files anywhere to plaintext in a folder, verified while it downloads.
 
-For each part the SHA-256 of the sealed bytes is held against the signed manifest, then the part is opened (every tag), and
-only then written; the digest of the whole plaintext is held against the sealed inner part before the file gets its
-name. What was fetched is not fetched again: unfinished files go on at the first missing part, finished ones are
-recognised by their digest, and anything else that is in the way is left alone and reported.
+Each sealed chunk is opened (its tag verified) before it is written to an unfinished file; the part counts only once the
+SHA-256 of its sealed bytes is the one that the signed manifest lists, and the file gets its name only once all parts do.
+The manifest's digests and the key settle the plaintext, so it is not hashed a second time; it is, from the disk, when
+parts come from an earlier run, and on request (`recheck`). What was fetched is not fetched again: unfinished files go
+on at the first missing part, finished ones are recognised by their digest, and anything else that is in the way is left
+alone and reported.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from artifacts.body import PartOpener, part_context, read_exactly
+from artifacts.body import BLOCK, PartOpener, part_context, read_exactly
 from artifacts.destination import LOG, Destination, explained
-from artifacts.digests import InOrder, new_hashers
+from artifacts.digests import new_hashers
 from artifacts.envelope import EnvelopePayload
 from artifacts.errors import (
     DestinationError,
@@ -35,11 +37,15 @@ from artifacts.progress import Meter, ProgressCallback
 from artifacts.signing import VerifyKey
 from artifacts.sources import Blob, Source, as_source, read_pieces
 from artifacts.stores.base import Store
+from artifacts.stores.tree import write_back
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
-    """One plaintext file: `sha256` is of what was written (None if the sealer recorded other digests only)."""
+    """One plaintext file; the digests are those that the signed manifest keeps of it.
+
+    `sha256` is None if the sealer recorded other digests only.
+    """
 
     path: str
     component: str
@@ -72,6 +78,7 @@ def fetch_artifact(
     components: Sequence[str] | None = None,
     now: datetime | None = None,
     trusted: Sequence[VerifyKey] | None = None,
+    recheck: bool = False,
 ) -> FetchReport:
     """Fetch and open the files that an envelope has keys for.
 
@@ -80,11 +87,12 @@ def fetch_artifact(
         manifest: the DSSE file, or the parsed manifest. It must be the one that the envelope names.
         payload: the opened envelope (`open_envelope`) or public record.
         destination: the folder to write to; made if missing. Files get mode 0600.
-        workers: threads; memory is about two parts each.
+        workers: threads; each needs a sealed part's memory where files come over a network, a few MiB else.
         progress: told after each part.
         components: only files of these.
         now: for the envelope's end; the current time by default.
         trusted: if given, one of these must have signed the manifest.
+        recheck: read every finished file from the disk once more and hold its digest against the manifest's.
 
     Raises:
         ExpiredError: the envelope's time is over.
@@ -112,7 +120,7 @@ def fetch_artifact(
             )
         place = Destination(destination)
         try:
-            return _fetch(opened, manifest, payload, place, wanted, workers, progress)
+            return _fetch(opened, manifest, payload, place, wanted, workers, progress, recheck=recheck)
         finally:
             place.close()
 
@@ -139,6 +147,8 @@ def _fetch(
     wanted: list[FileEntry],
     workers: int,
     progress: ProgressCallback | None,
+    *,
+    recheck: bool,
 ) -> FetchReport:
     meter = Meter(sum(f.size for f in wanted), len(wanted), progress)
     fetched: dict[str, FetchedFile] = {}
@@ -149,7 +159,9 @@ def _fetch(
         nonlocal needed
         todo = []
         for entry in wanted:
-            file = _FileFetch(manifest.artifact_id, entry, payload.key(entry.path), place, meter, fetched)
+            file = _FileFetch(
+                manifest.artifact_id, entry, payload.key(entry.path), place, meter, fetched, recheck=recheck
+            )
             if file.is_there():
                 needed -= max(0, entry.size - place.partial_size(entry.path))
             else:
@@ -182,9 +194,9 @@ def _fetch(
 _buffers = threading.local()
 
 
-def _opener(part_size: int) -> PartOpener:
-    if getattr(_buffers, "opener_size", -1) < part_size:
-        _buffers.opener, _buffers.opener_size = PartOpener(part_size), part_size
+def _opener() -> PartOpener:
+    if not hasattr(_buffers, "opener"):
+        _buffers.opener = PartOpener()
     opener: PartOpener = _buffers.opener
     return opener
 
@@ -200,8 +212,10 @@ class _FileFetch:
         place: Destination,
         meter: Meter,
         fetched: dict[str, FetchedFile],
+        *,
+        recheck: bool,
     ) -> None:
-        self.entry = entry
+        self.entry, self._recheck = entry, recheck
         self._artifact_id, self._key, self._place, self._meter, self._fetched = (
             artifact_id,
             key,
@@ -211,8 +225,7 @@ class _FileFetch:
         )
         inner = open_inner(artifact_id, entry, key)
         self._digests = dict(inner.digests)
-        self._hashers = new_hashers(list(self._digests))
-        self._order, self._lock = InOrder(), threading.Lock()
+        self._lock = threading.Lock()
         self._left = entry.layout.part_count
         self._blob: Blob | None = None
         self._fd = self._log = -1
@@ -224,18 +237,10 @@ class _FileFetch:
         if fd is None:
             return False
         try:
-            same = os.fstat(fd).st_size == self.entry.size
-            hashers, step = new_hashers(list(self._digests)), memoryview(bytearray(1024 * 1024))
-            for offset in range(0, self.entry.size if same else 0, len(step)):
-                block = step[: min(len(step), self.entry.size - offset)]
-                read_exactly(fd, block, offset, self.entry.path)
-                for hasher in hashers.values():
-                    hasher.update(block)
-        except SourceChangedError:
-            same = False
+            same = self._is_what_was_sealed(fd)
         finally:
             os.close(fd)
-        if not same or {n: h.hexdigest() for n, h in hashers.items()} != self._digests:
+        if not same:
             raise DestinationError(
                 f"{self.entry.path}: another file is there; nothing was overwritten, fetch elsewhere"
             )
@@ -243,6 +248,21 @@ class _FileFetch:
         self._meter.add(self.entry.path, self.entry.size, reused=True, file_done=True)
         self._place.drop_partial(self.entry.path)
         return True
+
+    def _is_what_was_sealed(self, fd: int) -> bool:
+        """Read a plaintext file and hold its digests against those in the manifest."""
+        if os.fstat(fd).st_size != self.entry.size:
+            return False
+        hashers, step = new_hashers(list(self._digests)), memoryview(bytearray(BLOCK))
+        try:
+            for offset in range(0, self.entry.size, len(step)):
+                block = step[: min(len(step), self.entry.size - offset)]
+                read_exactly(fd, block, offset, self.entry.path)
+                for hasher in hashers.values():
+                    hasher.update(block)
+        except SourceChangedError:
+            return False
+        return {name: hasher.hexdigest() for name, hasher in hashers.items()} == self._digests
 
     def begin(self, blob: Blob) -> None:
         """Check the sealed file's size, and find out what an earlier run has."""
@@ -285,8 +305,7 @@ class _FileFetch:
         }
 
     def stop(self) -> None:
-        """Another part failed."""
-        self._order.abort()
+        """Another part failed; nobody waits for a turn here."""
 
     def close(self) -> None:
         """Close descriptors; what is unfinished stays for the next run."""
@@ -302,21 +321,18 @@ class _FileFetch:
             raise AssertionError("begin comes before run_part")
         where = f"{entry.path}: part {index}"
         start, length = layout.plain_start(index), layout.plain_length(index)
-        opener = _opener(min(layout.part_size, max(layout.size, 1)))
         reused = index in self._done
-        if reused:
-            plain = opener.plain(length)
-            read_exactly(self._fd, plain, start, where)
-        else:
+        if not reused:
             context = part_context(self._artifact_id, entry.path, index, layout)
             pieces = read_pieces(blob, layout.sealed_start(index), layout.sealed_length(index))
-            plain = opener.open(pieces, length, self._key, context, where, entry.parts[index].sha256)
+            written = _Written(self._fd, start, entry.path)
+            _opener().open(
+                pieces, length, self._key, context, where, written.write, entry.parts[index].sha256
+            )
             size = blob.size()
             if size is not None:
                 check_sealed_size(entry, size, blob.label)
-            with explained(entry.path):
-                _write_all(self._fd, plain, start)
-        self._order.run(index, lambda: self._see(plain))
+            write_back(self._fd, start, length)
         if not reused and self._log >= 0:
             with explained(entry.path), self._lock:
                 os.lseek(self._log, 0, os.SEEK_END)
@@ -328,14 +344,9 @@ class _FileFetch:
         if last:
             self._finish()
 
-    def _see(self, plain: memoryview) -> None:
-        for hasher in self._hashers.values():
-            hasher.update(plain)
-
     def _finish(self) -> None:
         path = self.entry.path
-        found = {name: hasher.hexdigest() for name, hasher in self._hashers.items()}
-        if found != self._digests:
+        if (self._done or self._recheck) and not self._is_what_was_sealed(self._fd):
             self._place.drop_partial(path)
             raise IntegrityError(
                 f"{path}: the plaintext is not the one that was sealed; removed, fetch it again"
@@ -368,7 +379,15 @@ def check_sealed_size(entry: FileEntry, size: int, label: str) -> None:
     )
 
 
-def _write_all(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        count = os.pwrite(fd, data, offset)
-        data, offset = data[count:], offset + count
+class _Written:
+    """The place of a part in its unfinished file."""
+
+    def __init__(self, fd: int, offset: int, path: str) -> None:
+        self._fd, self._offset, self._path = fd, offset, path
+
+    def write(self, data: memoryview) -> None:
+        """The next bytes."""
+        with explained(self._path):
+            while data:
+                count = os.pwrite(self._fd, data, self._offset)
+                data, self._offset = data[count:], self._offset + count

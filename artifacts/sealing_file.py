@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from artifacts.body import Layout, PartOpener, PartSealer, Plaintext, SealedPart, part_context, read_exactly
-from artifacts.digests import InOrder, new_hashers
+from artifacts.digests import Aborted, InOrder, new_hashers
 from artifacts.errors import IntegrityError, ObjectExists
 from artifacts.keys import FileKey
 from artifacts.manifest import FileEntry, Inner, Part, file_object_key, seal_inner
 from artifacts.progress import Meter
 from artifacts.source import PlainFile, close
-from artifacts.stores.base import Store, Upload
+from artifacts.stores.base import Store, StreamingUpload, Upload
 from artifacts.tensors import index_to_json, read_index
 
 PUT_LIMIT = 8 * 1024 * 1024
@@ -115,9 +115,12 @@ class FileSealing:
         known = self._stored.get(index)
         reused = known is not None or self._compare
         if not reused:
-            sealed = sealer.seal(fd, start, length, self._key, context, where)
-            self._order.run(index, lambda: self._see(start, sealed.plain))
-            self._parts[index], reused = self._store_part(index, sealed, context, where)
+            if isinstance(self._upload, StreamingUpload):
+                self._parts[index] = self._stream_part(self._upload, index, sealer, fd, context, where)
+            else:
+                sealed = sealer.seal(fd, start, length, self._key, context, where)
+                self._parts[index], reused = self._store_part(index, sealed, context, where)
+            self._order.run(index, lambda: self._see(start, sealer.plain(length)))
         else:
             plain = sealer.plain(length)
             read_exactly(fd, plain, start, where)
@@ -132,10 +135,12 @@ class FileSealing:
 
     def _begin(self) -> Plaintext:
         with self._lock:
+            if self._stopped:
+                raise Aborted
             if self._fd is None:
+                if not self._single and self._upload is None and not self._compare:
+                    self._open_upload()  # first: a part that finds the file open also finds where it goes
                 self._fd = self._file.open()
-                if not self._single:
-                    self._open_upload()
             return self._fd
 
     def _open_upload(self) -> None:
@@ -167,6 +172,20 @@ class FileSealing:
         for _, observer in self._observers:
             observer.update(start, plain)
 
+    def _stream_part(
+        self,
+        upload: StreamingUpload,
+        index: int,
+        sealer: PartSealer,
+        fd: Plaintext,
+        context: bytes,
+        where: str,
+    ) -> Part:
+        start, length = self.layout.plain_start(index), self.layout.plain_length(index)
+        with upload.writing_part(index) as part:
+            part.sha256 = sealer.seal_to(fd, start, length, self._key, context, where, part.write)
+        return Part(size=part.written, sha256=part.sha256)
+
     def _store_part(self, index: int, sealed: SealedPart, context: bytes, where: str) -> tuple[Part, bool]:
         if self._upload is not None:
             self._upload.put_part(index, sealed.sealed, sealed.sha256)
@@ -184,7 +203,8 @@ class FileSealing:
         """The stored part, if it opens to exactly `plain`."""
         layout = self.layout
         stored = self._store.get_range(self._object, layout.sealed_start(index), layout.sealed_length(index))
-        opened = PartOpener(len(plain)).open([stored], len(plain), self._key, context, where)
+        opened = bytearray()
+        PartOpener().open([stored], len(plain), self._key, context, where, opened.extend)
         if opened != plain:
             raise IntegrityError(
                 f"{where}: the store holds other content under {self._object}; use another artifact id"

@@ -10,23 +10,27 @@ import contextlib
 import logging
 import os
 import re
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import httpx
 
 from artifacts.errors import AccessDenied, ObjectMissing, StoreError, StoreUnavailable
 from artifacts.manifest import file_object_key, file_prefix
 from artifacts.stores.base import Store, open_store
+from artifacts.stores.directory import DirectoryStore
 
 _ATTEMPTS = 5
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-LOCAL_STEP = 4 * 1024 * 1024
-"""Local files are read in pieces of this size, so that memory is used again and stays in the cache."""
+LOCAL_STEP = 1024 * 1024
+"""Local files are read in pieces of this size, into memory that is used again and stays in the processor's cache."""
+
+_mine = threading.local()
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -64,11 +68,29 @@ class Source(Protocol):
         ...
 
 
-def read_pieces(blob: Blob, start: int, length: int) -> Iterator[bytes]:
-    """The range in pieces: small ones from a local disk, one from everywhere else, where a request costs a round trip."""
-    step = LOCAL_STEP if getattr(blob, "local", False) else max(length, 1)
-    for offset in range(start, start + length, step):
-        yield blob.read(offset, min(step, start + length - offset))
+@runtime_checkable
+class LocalBlob(Protocol):
+    """A blob that is read without a round trip."""
+
+    def read_into(self, start: int, into: memoryview) -> None:
+        """Fill `into` with the bytes at `start`, or raise a `StoreError`."""
+        ...
+
+
+def read_pieces(blob: Blob, start: int, length: int) -> Iterator[bytes | memoryview]:
+    """The range in pieces: small ones from a local disk, one from everywhere else, where a request costs a round trip.
+
+    A piece is valid until this thread asks for the next one.
+    """
+    if not isinstance(blob, LocalBlob):
+        yield blob.read(start, length)
+        return
+    if not hasattr(_mine, "piece"):
+        _mine.piece = memoryview(bytearray(LOCAL_STEP))
+    for offset in range(start, start + length, LOCAL_STEP):
+        piece = _mine.piece[: min(LOCAL_STEP, start + length - offset)]
+        blob.read_into(offset, piece)
+        yield piece
 
 
 class StoreBlob:
@@ -76,7 +98,6 @@ class StoreBlob:
 
     def __init__(self, store: Store, key: str) -> None:
         self._store, self._key = store, key
-        self.local = store.uri.startswith("dir:")
 
     @property
     def label(self) -> str:
@@ -93,6 +114,18 @@ class StoreBlob:
     def read(self, start: int, length: int) -> bytes:
         """See `Blob.read`."""
         return self._store.get_range(self._key, start, length)
+
+
+class DirectoryBlob(StoreBlob):
+    """An object of a directory."""
+
+    def __init__(self, store: DirectoryStore, key: str) -> None:
+        super().__init__(store, key)
+        self._directory = store
+
+    def read_into(self, start: int, into: memoryview) -> None:
+        """See `LocalBlob.read_into`."""
+        self._directory.read_into(self._key, start, into)
 
 
 class BytesBlob:
@@ -122,8 +155,6 @@ class BytesBlob:
 class FileBlob:
     """A sealed file on this machine."""
 
-    local = True
-
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -143,18 +174,23 @@ class FileBlob:
 
     def read(self, start: int, length: int) -> bytes:
         """See `Blob.read`."""
+        data = bytearray(length)
+        self.read_into(start, memoryview(data))
+        return bytes(data)
+
+    def read_into(self, start: int, into: memoryview) -> None:
+        """See `LocalBlob.read_into`."""
+        done = 0
         try:
             with self._path.open("rb") as file:
-                data = os.pread(file.fileno(), length, start)
+                while done < len(into) and (count := os.preadv(file.fileno(), [into[done:]], start + done)):
+                    done += count
         except FileNotFoundError:
             raise ObjectMissing(f"{self._path}: no such file") from None
         except OSError as error:
             raise StoreError(f"{self._path}: {error.strerror}") from None
-        if len(data) != length:
-            raise StoreError(
-                f"{self._path}: ends at byte {start + len(data)}, {start + length} were expected"
-            )
-        return data
+        if done != len(into):
+            raise StoreError(f"{self._path}: ends at byte {start + done}, {start + len(into)} were expected")
 
 
 class _HideQueries(logging.Filter):
@@ -261,7 +297,10 @@ class StoreSource:
 
     def blob(self, path: str) -> Blob:
         """See `Source.blob`."""
-        return StoreBlob(self._store, file_object_key(self._artifact_id, path))
+        key = file_object_key(self._artifact_id, path)
+        if isinstance(self._store, DirectoryStore):
+            return DirectoryBlob(self._store, key)
+        return StoreBlob(self._store, key)
 
     def unlisted(self, known: Iterable[str]) -> list[str]:
         """See `Source.unlisted`."""

@@ -158,6 +158,31 @@ class Upload(Shape, Protocol):
         ...
 
 
+class PartWriter(Protocol):
+    """One part on its way to a disk."""
+
+    sha256: str
+    """Hex; set by the caller once everything is written. Without it the part does not count."""
+
+    @property
+    def written(self) -> int:
+        """Bytes so far."""
+        ...
+
+    def write(self, data: memoryview) -> None:
+        """The next bytes."""
+        ...
+
+
+@runtime_checkable
+class StreamingUpload(Protocol):
+    """An upload that takes a part piece by piece, so that no part lies in memory whole (a disk can, S3 cannot)."""
+
+    def writing_part(self, index: int) -> AbstractContextManager[PartWriter]:
+        """Write part `index`; it counts when the block ends with `sha256` set. As `Upload.put_part` otherwise."""
+        ...
+
+
 @runtime_checkable
 class Store(Protocol):
     """A place for sealed files, manifests, envelopes and signed records."""

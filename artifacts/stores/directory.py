@@ -124,14 +124,29 @@ class DirectoryStore:
             if seen.etag != info.etag:
                 raise StaleObject(f"{where}: was changed since it was looked at; fetch it anew")
             check_range(where, start, length, info.size)
-            pieces: list[bytes] = []
-            while length:
-                piece = os.pread(fd, length, start)
+            found = os.pread(fd, length, start)
+            while len(found) < length:
+                piece = os.pread(fd, length - len(found), start + len(found))
                 if not piece:
                     raise StaleObject(f"{where}: became shorter while it was read")
-                pieces.append(piece)
-                start, length = start + len(piece), length - len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                found += piece
+        return found
+
+    def read_into(self, key: str, start: int, into: memoryview) -> None:
+        """As `get_range`, into memory that the caller uses again and again."""
+        valid_key(key)
+        where = self._where(key)
+        with explained(where), self._tree.opened(key) as fd:
+            info = _info(key, os.fstat(fd))
+            seen = self._seen.get(key) or self._seen.remember(info)
+            if seen.etag != info.etag:
+                raise StaleObject(f"{where}: was changed since it was looked at; fetch it anew")
+            check_range(where, start, len(into), info.size)
+            while into:
+                count = os.preadv(fd, [into], start)
+                if not count:
+                    raise StaleObject(f"{where}: became shorter while it was read")
+                into, start = into[count:], start + count
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`. A symbolic link (or device) found on the way is an error, not an object."""

@@ -37,6 +37,7 @@ from artifacts.stores.tree import (
     touch,
     unlink_quietly,
     write_all,
+    write_back,
 )
 
 UPLOADS = f"{RESERVED}/uploads"
@@ -116,6 +117,24 @@ class Spool:
         return part
 
     @contextlib.contextmanager
+    def writing_part(self, index: int) -> Iterator[SpooledPart]:
+        """See `StreamingUpload.writing_part`."""
+        if not 0 <= index < self.part_count:
+            raise StoreError(f"{self.key}: part {index} of {self.part_count} does not exist")
+        with self.files() as fd, locked(fd, f"{index:05d}.lock"):
+            for name in names(fd):
+                if name.startswith(f"{index:05d}-"):
+                    unlink_quietly(fd, name)
+            with file_at(fd, "body", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC) as body:
+                written = SpooledPart(body, index * self._part_size, self._part_size)
+                yield written
+                check_part(self, index, written.written, written.sha256)
+                written.flush()
+            part = PartInfo(index, written.written, written.sha256)
+            touch(fd, _marker(part))
+            self._trusted.add(_marker(part))
+
+    @contextlib.contextmanager
     def finished(self) -> Iterator[tuple[int, int]]:
         """The folder's descriptor and the body's size, once every part is there and the body is synced."""
         with self.files() as fd:
@@ -149,6 +168,26 @@ class Spool:
         for match in filter(None, map(_MARKER.fullmatch, sorted(names(fd)))):
             found[int(match[1])] = PartInfo(int(match[1]), int(match[2]), match[3])
         return found
+
+
+class SpooledPart:
+    """One part on its way into the body."""
+
+    def __init__(self, fd: int, start: int, room: int) -> None:
+        self._fd, self._start, self._room = fd, start, room
+        self.written = 0
+        self.sha256 = ""
+
+    def write(self, data: memoryview) -> None:
+        """The next bytes."""
+        if self.written + len(data) > self._room:
+            raise StoreError(f"a part of at most {self._room} bytes was announced; refused")
+        write_all(self._fd, data, self._start + self.written)
+        self.written += len(data)
+
+    def flush(self) -> None:
+        """Begin to write the part out."""
+        write_back(self._fd, self._start, self.written)
 
 
 def abort_stale(tree: Tree, where: str, older_than: timedelta) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """`sluice fetch` and `sluice open`: a partner's copy, from sealed files anywhere to plaintext on its own disk.
 
 Both verify everything on the way: custody's signature on the envelope, the envelope's proof of inclusion in the audit log,
-the manifest by the digest that the envelope names, every sealed part, every tag, the whole plaintext. What fails is not
-written under its name. The private key is read here and goes nowhere.
+the manifest by the digest that the envelope names, every sealed part, every tag. What fails is not written under its name. The private key is read here and goes nowhere.
 """
 
 from __future__ import annotations
@@ -46,6 +45,10 @@ LogKey = Annotated[
     list[str] | None,
     typer.Option("--log-key", help="The audit log's public key (NAME+HASH+BASE64), or a file with it."),
 ]
+Recheck = Annotated[
+    bool,
+    typer.Option("--recheck", help="Read each finished file from the disk once more and check its digest."),
+]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Threads.")]
 Only = Annotated[list[str] | None, typer.Option("--component", "-c", help="Only files of this component.")]
 From = Annotated[
@@ -66,6 +69,7 @@ def fetch_command(
     source: From = None,
     component: Only = None,
     workers: Workers = 2,
+    recheck: Recheck = False,
 ) -> None:
     """Fetch your copy of a release: envelope, manifest and sealed files, verified and opened on the way.
 
@@ -85,7 +89,16 @@ def fetch_command(
             _check_payload(payload, release, found["id"], artifact)
             manifest = client.read(*place, "manifests", artifact["id"])
             reports.append(
-                _fetch(out, source or artifact["location"], manifest, payload, to, component, workers)
+                _fetch(
+                    out,
+                    source or artifact["location"],
+                    manifest,
+                    payload,
+                    to,
+                    component,
+                    workers,
+                    recheck=recheck,
+                )
             )
     if not reports:
         raise Failure(
@@ -119,6 +132,7 @@ def open_command(
     ] = False,
     component: Only = None,
     workers: Workers = 2,
+    recheck: Recheck = False,
 ) -> None:
     """Open sealed files with an envelope that is here already, without the service."""
     from artifacts.envelope import MAX_ENVELOPE_BYTES, open_public_record
@@ -132,7 +146,7 @@ def open_command(
         )
     else:
         payload = _opened(data, load_holder(identity), keys, logs)
-    report = _fetch(out, source, manifest.read_bytes(), payload, to, component, workers)
+    report = _fetch(out, source, manifest.read_bytes(), payload, to, component, workers, recheck=recheck)
     _show(out, {"release": payload.release, "grant": payload.grant}, [report])
 
 
@@ -255,12 +269,21 @@ def _fetch(
     to: Path,
     component: list[str] | None,
     workers: int,
+    *,
+    recheck: bool = False,
 ) -> FetchReport:
     from artifacts.fetching import fetch_artifact
 
     with bar(out, f"fetching {payload.artifact_id}") as progress:
         return fetch_artifact(
-            source, manifest, payload, to, workers=workers, progress=progress, components=component
+            source,
+            manifest,
+            payload,
+            to,
+            workers=workers,
+            progress=progress,
+            components=component,
+            recheck=recheck,
         )
 
 

@@ -120,17 +120,17 @@ class Counting(DirectoryStore):
 
     def begin(self, key: str, part_count: int, part_size: int) -> Any:
         upload = super().begin(key, part_count, part_size)
-        put_part = upload.put_part
+        writing_part = upload.writing_part
 
-        def counted(index: int, data: Any, sha256: str) -> Any:
+        def counted(index: int) -> Any:
             if Counting.fail_after is not None and Counting.puts >= Counting.fail_after:
                 Counting.fail_after = None
                 raise StoreUnavailable("the disk is gone for a moment")
             Counting.puts += 1
             Counting.on_put()
-            return put_part(index, data, sha256)
+            return writing_part(index)
 
-        upload.put_part = counted  # type: ignore[method-assign]
+        upload.writing_part = counted  # type: ignore[method-assign]
         return upload
 
 

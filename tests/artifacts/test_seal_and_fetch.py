@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from artifacts import fetching
 from artifacts.envelope import file_keys
 from artifacts.errors import (
     DestinationError,
@@ -175,14 +179,26 @@ class Failing:
 
     def begin(self, *args: object) -> object:
         upload = self._call("begin", *args)
-        if self._method in {"put_part", "complete"}:
+        if self._method in {"writing_part", "complete"}:
             wrapped = Failing(upload, self._method, self._at, after=self._after)
             wrapped._parent = self  # type: ignore[attr-defined]
             return wrapped
         return upload
 
-    def put_part(self, *args: object) -> object:
-        return self._call("put_part", *args)
+    @contextlib.contextmanager
+    def writing_part(self, index: int) -> Iterator[Any]:
+        part = self._store.writing_part(index)  # type: ignore[attr-defined]
+        if self._method != "writing_part":
+            with part as writer:
+                yield writer
+            return
+        self._at -= 1
+        with part as writer:
+            yield writer
+            if self._at == 0 and not self._after:
+                raise StoreUnavailable("the connection was cut")
+        if self._at == 0:
+            raise StoreUnavailable("the answer was lost")
 
     def complete(self) -> object:
         return self._call("complete")
@@ -191,7 +207,7 @@ class Failing:
 @pytest.mark.parametrize("after", [False, True], ids=["cut before", "answer lost after"])
 @pytest.mark.parametrize(
     ("method", "at"),
-    [("put", 1), ("put", 3), ("put", 7), ("put", 8), ("begin", 1), ("put_part", 3), ("complete", 1)],
+    [("put", 1), ("put", 3), ("put", 7), ("put", 8), ("begin", 1), ("writing_part", 3), ("complete", 1)],
 )
 def test_a_store_that_fails_once_is_gone_on_with(
     world: World, tmp_path: Path, method: str, at: int, after: bool
@@ -492,6 +508,26 @@ def test_a_tampered_unfinished_file_is_noticed(world: World, tmp_path: Path) -> 
         world.fetch(sealed, copy)
     world.fetch(sealed, copy)
     assert tree(copy) == tree(world.source)
+
+
+@pytest.mark.parametrize("recheck", [False, True])
+def test_rechecking_reads_the_finished_file_and_holds_it_against_the_manifest(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recheck: bool
+) -> None:
+    """A disk that gives back other bytes than it was given is seen by reading them, and only then."""
+    sealed = world.seal()
+    write = fetching._Written.write
+
+    def bad_disk(self: Any, data: memoryview) -> None:
+        write(self, memoryview(bytes([data[0] ^ 1]) + bytes(data[1:])) if data else data)
+
+    monkeypatch.setattr(fetching._Written, "write", bad_disk)
+    if not recheck:
+        world.fetch(sealed, tmp_path / "copy", components=["weights"])
+        return
+    with pytest.raises(IntegrityError, match="not the one that was sealed"):
+        world.fetch(sealed, tmp_path / "copy", components=["weights"], recheck=True)
+    assert not (tmp_path / "copy" / "one.bin").exists()
 
 
 @pytest.mark.parametrize("path", ["part.bin", "many.bin"])
