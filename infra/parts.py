@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 from sqlalchemy import Engine
 
 from artifacts.errors import ArtifactError
@@ -75,6 +76,29 @@ class ArtifactFormats:
                 "this is no recipient that envelopes can be made for",
                 [Reason("recipient", str(error), "body.recipient")],
             ) from None
+
+
+def single_sign_on(settings: Settings, engine: Engine) -> dict[str, Any]:
+    """The parts of `Deps` that single sign-on makes; none when it is not set up.
+
+    Raises:
+        InvalidSettingError: the file does not say whom to trust.
+    """
+    if settings.sign_in_file is None:
+        return {}
+    from orchestrator.api.sign_in.browser import SingleSignOn
+    from orchestrator.api.sign_in.settings import read_sign_in
+    from orchestrator.api.sign_in.tokens import Verifier
+
+    try:
+        trusted = read_sign_in(settings.sign_in_file)
+    except Malformed as error:
+        raise InvalidSettingError(f"SLUICE_SIGN_IN_FILE: {error.detail}") from None
+    secret_file = None if trusted.people is None else trusted.people.client_secret_file
+    secret = None if secret_file is None else read_secret(secret_file, "sign_in_file")
+    http = httpx.Client(timeout=httpx.Timeout(5.0), follow_redirects=False, trust_env=False)
+    verifier = Verifier(trusted, engine, http)
+    return {"identify": verifier.identify, "sign_in": SingleSignOn(verifier, http, secret)}
 
 
 def document_cipher(settings: Settings) -> SealedDocuments:

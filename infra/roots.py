@@ -264,7 +264,7 @@ def worker_root(role: Role, parts: Callable[[Settings, Client], Awaitable[Worker
 
 async def api_root(settings: Settings, stop: asyncio.Event) -> None:
     """One API process: uvicorn over `orchestrator.api`, until the stop event; streams are ended, requests finished."""
-    from infra.parts import ArtifactFormats, document_cipher, records_engine
+    from infra.parts import ArtifactFormats, document_cipher, records_engine, single_sign_on
     from infra.provision import read_custody_public
     from infra.serving import serve
     from infra.telemetry.tracing import trace_application
@@ -274,14 +274,15 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
 
     client = await connect(settings, patience=timedelta(seconds=30), identity=f"api@{settings.deployment}")
     public = settings.effective_custody_public_file
-    metrics = Metrics("api")
+    metrics, engine = Metrics("api"), records_engine(settings)
     deps = Deps(
-        engine=records_engine(settings),
+        engine=engine,
         gateway=TemporalGateway(client),
         documents=document_cipher(settings),
         formats=ArtifactFormats(),
         settings=ApiSettings(public_url=settings.effective_public_url),
         observe=metrics.request,
+        **single_sign_on(settings, engine),
         log_keys=(read_custody_public(public).log_key,) if public.exists() else (),
     )
     app = create_app(deps)

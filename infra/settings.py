@@ -199,6 +199,11 @@ class Settings(BaseSettings):
         "listen on more than loopback.",
     )
 
+    sign_in_file: Path | None = Field(
+        default=None,
+        description="YAML file that says whom single sign-on trusts: the identity provider of people, the CI of pipelines (`docs/sign-in.md`). "
+        "Unset: API tokens alone.",
+    )
     operator_token_file: Path | None = Field(
         default=None,
         description="Where `migrate` writes the first operator's API token (0600) when there is no principal yet. Unset: none is made. "

@@ -24,6 +24,7 @@ from orchestrator.api.routers import (
     principals,
     releases,
 )
+from orchestrator.api.sign_in import browser
 
 _ROUTERS = (
     releases,
@@ -38,6 +39,7 @@ _ROUTERS = (
     me,
     principals,
     audit,
+    browser,
     health,
 )
 
@@ -53,6 +55,7 @@ _TAGS = {
     "me": "The caller, and what waits for them.",
     "principals": "Who may call, and their tokens.",
     "audit": "The tamper-evident log and its proofs.",
+    "sign-in": "Single sign-on.",
     "health": "Whether the service lives and can work.",
 }
 
@@ -83,6 +86,7 @@ def create_app(deps: Deps) -> FastAPI:
     app.state.routes = [route for module in _ROUTERS for route in module.router.routes]
     for module in _ROUTERS:
         app.include_router(module.router)
+    app.include_router(browser.pages)
     pages.install(app)
     problems.install(app)
     app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]

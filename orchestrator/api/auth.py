@@ -1,7 +1,7 @@
 """Who is asking, and whether they may: one explicit permission a route.
 
-A bearer token is an API token of ours (hashed at rest), or whatever `Deps.identify` understands (single sign-on). For a
-partner, a release that no grant of theirs names does not exist: the same 404 as for one that is not there, before
+A bearer token is an API token of ours (hashed at rest), or whatever `Deps.identify` understands (single sign-on); a browser that
+signed in sends its session's cookie instead. For a partner, a release that no grant of theirs names does not exist: the same 404 as for one that is not there, before
 anything else is looked at.
 """
 
@@ -20,6 +20,7 @@ from orchestrator.api.context import context_of
 from orchestrator.api.deps import Deps, Identity, Parts
 from orchestrator.api.limiting import Limiter
 from orchestrator.api.problems import Unauthenticated, documented
+from orchestrator.api.sign_in.browser import session_of
 from orchestrator.domain.commands import Actor
 from orchestrator.domain.errors import NotFound, NotPermitted, Reason, Unavailable
 from orchestrator.domain.permissions import Permission, Role, permissions_of
@@ -76,10 +77,13 @@ def caller_of(
         Unauthenticated: there is no token, or it is not known, expired or revoked; which of these is not said.
         TooManyRequests: more than they may make.
     """
-    if credentials is None:
-        raise Unauthenticated("send an API token as `Authorization: Bearer …`")
     limiter: Limiter = request.app.state.limiter
-    identity = _identity(deps, credentials.credentials)
+    if credentials is None:
+        identity = _signed_in(request, deps)
+        if identity is None:
+            raise Unauthenticated("send an API token as `Authorization: Bearer …`")
+    else:
+        identity = _identity(deps, credentials.credentials)
     if identity is None:
         limiter.stranger(context_of(request).client)
         raise Unauthenticated("the token is not known, has expired or was revoked")
@@ -109,6 +113,14 @@ def _identity(deps: Deps, token: str) -> Identity | None:
             log.warning("the use of a token could not be noted", token_id=found.token.id)
     who = found.principal
     return Identity(name=who.id, kind=who.kind, roles=tuple(who.roles), partner=who.partner)
+
+
+def _signed_in(request: Request, deps: Deps) -> Identity | None:
+    """Who a browser's session says is asking."""
+    if deps.sign_in is None:
+        return None
+    found = session_of(request, deps)
+    return None if found is None else Identity(name=found.principal, kind="person", roles=found.roles)
 
 
 AnyCaller = Annotated[Caller, Depends(caller_of)]

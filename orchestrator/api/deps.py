@@ -86,6 +86,7 @@ class Deps:
         documents: seals evidence texts at rest.
         formats: reads manifests and recipients.
         identify: a second way to know a bearer token, tried when it is no API token of ours (single sign-on).
+        sign_in: single sign-on in a browser (`sign_in.browser.SingleSignOn`); None: there is none.
         observe: told of every answered request: method, route template, status, seconds.
         log_keys: public keys of the audit log (C2SP note verifiers), for those who verify it.
     """
@@ -97,6 +98,7 @@ class Deps:
     settings: ApiSettings = field(default_factory=ApiSettings)
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     identify: Callable[[str], Identity | None] | None = None
+    sign_in: object | None = None
     log_keys: tuple[str, ...] = ()
     observe: Callable[[str, str, int, float], None] | None = None
 

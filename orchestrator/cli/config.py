@@ -2,7 +2,7 @@
 
     SLUICE_URL              the API's address; http://127.0.0.1:8420 when nothing says otherwise
     SLUICE_TOKEN            the API token
-    SLUICE_TOKEN_FILE       the file that holds it
+    SLUICE_TOKEN_FILE       the file that holds it; without either, who signed in with `sluice login`
     SLUICE_IDENTITY_FILE    the caller's own private key (to sign, to open)
 
     # config.toml
@@ -16,6 +16,7 @@ over plain http to another machine.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import tomllib
@@ -74,13 +75,34 @@ def load_config() -> Config:
     token = os.environ.get("SLUICE_TOKEN")
     if token is None and token_file:
         token = read_secret(Path(str(token_file)).expanduser()).decode("utf-8", "replace")
-    identity = os.environ.get("SLUICE_IDENTITY_FILE") or given.get("identity_file")
     url = str(os.environ.get("SLUICE_URL") or given.get("url") or DEFAULT_URL).rstrip("/")
+    if token is None:
+        token = _signed_in(url)
+    identity = os.environ.get("SLUICE_IDENTITY_FILE") or given.get("identity_file")
     return Config(
         url=checked_url(url, with_token=bool(token)),
         token=None if token is None else checked_token(token),
         identity_file=Path(str(identity)).expanduser() if identity else None,
     )
+
+
+def session_file() -> Path:
+    """Where `sluice login` keeps who is signed in."""
+    return config_folder() / "session.json"
+
+
+def _signed_in(url: str) -> str | None:
+    """The token that `sluice login` got for this service; for another service it is never sent."""
+    file = session_file()
+    if not file.is_file():
+        return None
+    try:
+        kept = json.loads(read_secret(file))
+        return str(kept["token"]) if kept["url"] == url else None
+    except (ValueError, KeyError, TypeError):
+        raise LocalFailure(
+            "The session cannot be read", f"{file}: run `sluice logout`, then `sluice login`"
+        ) from None
 
 
 def checked_url(url: str, *, with_token: bool) -> str:

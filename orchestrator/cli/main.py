@@ -26,6 +26,7 @@ from orchestrator.cli import (
     plan_commands,
     principal_commands,
     release_commands,
+    sign_in_commands,
 )
 from orchestrator.cli.exit_codes import MEANING, ExitCode
 from orchestrator.cli.output import command
@@ -57,6 +58,8 @@ app.add_typer(grant_commands.app, name="grant")
 app.add_typer(partner_commands.app, name="partner")
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(key_commands.app, name="key")
+command(app, "login")(sign_in_commands.login_command)
+command(app, "logout")(sign_in_commands.logout_command)
 app.add_typer(leak_commands.app, name="leak")
 app.add_typer(audit_commands.app, name="audit")
 

@@ -362,6 +362,49 @@ class TokenRow(_Row, table=True):
     last_used_at: datetime | None = _time(default=None)
 
 
+class SubjectRow(_Row, table=True):
+    """Which subject of an identity provider a principal's name is bound to."""
+
+    __tablename__ = "subject"
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+
+    principal: str = _key()
+    issuer: str
+    subject: str
+    at: datetime = _time()
+
+
+class SessionRow(_Row, table=True):
+    """A session in a browser, by the SHA-256 of its text. `sid`: the identity provider's own session; `roles` is a JSON list."""
+
+    __tablename__ = "session"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    hash: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    principal: str
+    issuer: str
+    subject: str
+    sid: str | None = None
+    roles: str = _text()
+    signed_in_at: datetime = _time()
+    created_at: datetime = _time()
+    expires_at: datetime = _time()
+    ended_at: datetime | None = _time(default=None)
+
+
+class SignedOutRow(_Row, table=True):
+    """What an identity provider ended: one session of its own (`sid`), or all of a subject until then."""
+
+    __tablename__ = "signed_out"
+    __table_args__ = (Index(None, "issuer", "sid"), Index(None, "issuer", "subject", "at"))
+
+    id: str = _key()
+    issuer: str
+    subject: str | None = None
+    sid: str | None = None
+    at: datetime = _time()
+
+
 class ArtifactRow(_Row, table=True):
     """A sealed artifact: its signed manifest as it came, and where its files lie. `components` is a JSON list."""
 

@@ -106,7 +106,7 @@ MAY: dict[str, str] = {
     "getConsistencyProof": "auditor operator",
     "exportAudit": "auditor operator",
 }
-OPEN_TO_ALL = {"healthz", "readyz"}
+OPEN_TO_ALL = {"healthz", "readyz", "getSignIn", "backChannelLogout"}
 NAMES = {
     "step": "query",
     "control": "rate_limit",
