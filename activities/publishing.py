@@ -30,6 +30,7 @@ from artifacts.errors import ObjectExists
 from artifacts.stores.base import Store
 from orchestrator.contracts import names
 from orchestrator.contracts.messages import AccessApplied, AccessRequest, Published, StepRequest
+from orchestrator.domain.decide_late import late_id
 from orchestrator.domain.errors import Conflict, NotFound
 from orchestrator.domain.events import Grant
 from orchestrator.domain.plan import Step
@@ -313,12 +314,10 @@ def _stands(state: ReleaseState, grant_id: str) -> bool:
         return grant.live
     if state.ended:
         return False
-    prefixes = []
-    if state.entry is not None:
-        prefixes.append(f"{state.entry.step}.{state.entry.attempt}.")
-    if state.current is not None:  # of a partner who became ready late
-        prefixes.append(f"{state.current}.{state.attempt}.")
-    return any(grant_id.startswith(prefix) for prefix in prefixes)
+    if state.entry is not None and grant_id.startswith(f"{state.entry.step}.{state.entry.attempt}."):
+        return True
+    asked = ((state.plan.step(one.step), one.partner) for one in state.grants_asked.values())
+    return any(step is not None and grant_id == late_id(state, step, partner) for step, partner in asked)
 
 
 def _put_again(store: Store, key: str, data: bytes) -> None:

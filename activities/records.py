@@ -17,10 +17,8 @@ from activities.errors import at_the_edge
 from orchestrator.contracts import names
 from orchestrator.contracts.messages import PartnersFound, PartnersRequest, Recorded, RecordRequest
 from orchestrator.domain.commands import PartnerReady
-from orchestrator.domain.plan import Plan, recipient_digest
 from orchestrator.records import partners, releases
 from orchestrator.records.database import reading, writing
-from orchestrator.records.partners import Partner
 
 
 def _now() -> datetime:
@@ -68,43 +66,20 @@ class RecordActivities:
 
     @activity.defn(name=names.OBSERVE_PARTNERS)
     def observe_partners(self, request: PartnersRequest) -> PartnersFound:
-        """Which of these partners can be given a grant at this step: active, with a key, the terms of their group accepted.
+        """Which of these partners can be given a grant at this step.
 
+        They are active, have accepted the terms of their groups, and have a key where the step hands keys to its audience.
         Where the plan pins a recipient, no other key will do. The workflow gets the key's digest; the key stays here.
         """
         with at_the_edge(), reading(self._engine) as session:
             plan = releases.load(session, request.release).plan
-            wanted = _terms(plan, request)
-            known = partners.standing(session, list(wanted))
-        ready = []
-        for name, terms in sorted(wanted.items()):
-            digest = _usable_key(plan, name, known.get(name), terms)
-            if digest is not None:
-                ready.append(PartnerReady(partner=name, recipient=digest))
-        return PartnersFound(ready=ready)
-
-
-def _usable_key(plan: Plan, name: str, partner: Partner | None, terms: set[str]) -> str | None:
-    """The digest of the key that a partner's envelope can be made for; None while it is not ready."""
-    accepted = set() if partner is None else {found.terms for found in partner.terms}
-    if not terms <= accepted or (partner is not None and not partner.active):
-        return None
-    keys = [] if partner is None else partner.keys
-    usable = [key.digest for key in keys if key.revoked_at is None]
-    pinned = plan.partners[name].recipient if name in plan.partners else None
-    if pinned is None:
-        return usable[-1] if usable else None
-    digest = recipient_digest(pinned)
-    revoked = digest in {key.digest for key in keys} - set(usable)
-    # Pinned by its digest alone, the key itself has to be in the records; pinned as a whole, the plan has it.
-    return digest if not revoked and (pinned != digest or digest in usable) else None
-
-
-def _terms(plan: Plan, request: PartnersRequest) -> dict[str, set[str]]:
-    """Partner → the terms of every group of the step's audience that it is in."""
-    step = plan.step(request.step)
-    groups = [] if step is None else [plan.partner_groups[name] for name in step.partner_groups]
-    return {
-        partner: {group.terms for group in groups if partner in group.partners and group.terms is not None}
-        for partner in request.partners
-    }
+            known = partners.standing(session, request.partners)
+        step = plan.step(request.step)
+        ready, absent = [], []
+        for name in sorted(set(request.partners)):
+            if step is None or partners.not_ready(plan, step, name, known.get(name)):
+                absent.append(name)
+            else:
+                key = partners.usable_key(plan, name, known.get(name))
+                ready.append(PartnerReady(partner=name, recipient=key))
+        return PartnersFound(ready=ready, absent=absent)

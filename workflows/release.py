@@ -31,7 +31,9 @@ from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
 from orchestrator.domain import events as ev
 from orchestrator.domain.decide import decide, decide_create, due, wakes_at
+from orchestrator.domain.decide_late import asked_faults, asked_key, entered_attempt, late_id
 from orchestrator.domain.errors import (
+    Conflict,
     GateChanged,
     KeyReused,
     Reason,
@@ -41,7 +43,7 @@ from orchestrator.domain.errors import (
 )
 from orchestrator.domain.evolve import begin, evolve
 from orchestrator.domain.gate import still_holds, verdict
-from orchestrator.domain.state import Entering, ReleaseState
+from orchestrator.domain.state import AskedGrant, Entering, ReleaseState
 from orchestrator.domain.values import digest
 from workflows.errors import refusal
 
@@ -55,6 +57,7 @@ _ACCESS_EVENTS = (
     ev.StepEntered,
     ev.EntryTakenBack,
     ev.GrantMade,
+    ev.GrantNotMade,
     ev.GrantEnded,
     ev.RolledBack,
     ev.Aborted,
@@ -275,6 +278,8 @@ class ReleaseWorkflow:
                 await self._enter(state)
             elif self._access_seq > self._applied_seq:
                 await self._apply_access(state)
+            elif state.grants_asked:
+                await self._grant_late(state, next(iter(state.grants_asked.values())))
             elif commands := due(state, workflow.now()):
                 for command in commands:
                     try:
@@ -381,6 +386,7 @@ class ReleaseWorkflow:
                     step=step_name,
                     attempt=attempt,
                     partners=found.ready,
+                    absent=found.absent,
                     at=state.updated_at,
                 ),
                 names.QUEUE_CUSTODY,
@@ -393,7 +399,86 @@ class ReleaseWorkflow:
             actor=cmd.SERVICE,
             step=step_name,
             partners=found.ready,
+            absent=found.absent,
             envelopes=envelopes,
+        )
+
+    async def _grant_late(self, state: ReleaseState, asked: AskedGrant) -> None:
+        """Make a grant that was asked for after its step was entered; or say why not. A revocation never waits for it."""
+        work = asyncio.ensure_future(self._prepare_grant(state, asked))
+
+        def stopped() -> bool:
+            now_state = self._going()
+            gone = now_state.grants_asked.get(asked_key(asked.step, asked.partner)) != asked
+            return gone or self._access_seq > self._applied_seq or bool(asked_faults(now_state, asked))
+
+        await workflow.wait_condition(lambda: work.done() or stopped())
+        interrupted = not work.done()
+        if interrupted:
+            work.cancel()
+        try:
+            await self._own(await work)
+        except (asyncio.CancelledError, *_FAILED, SluiceError) as error:
+            state = self._going()
+            if state.grants_asked.get(asked_key(asked.step, asked.partner)) != asked:
+                return
+            faults = asked_faults(state, asked)
+            if interrupted and not faults:
+                return  # what was revoked comes first; then this one again
+            why = _told(error) if isinstance(error, _FAILED) else error
+            told = [fault.message for fault in faults] or (
+                _reasons(why) if isinstance(why, SluiceError) else []
+            )
+            await self._own(
+                cmd.DropGrant(
+                    command_id=f"no-grant-{asked.step}-{asked.partner}-{state.seq}",
+                    actor=cmd.SERVICE,
+                    step=asked.step,
+                    partner=asked.partner,
+                    reason="; ".join(told)[:4000] or "stopped",
+                )
+            )
+
+    async def _prepare_grant(self, state: ReleaseState, asked: AskedGrant) -> cmd.CompleteGrant:
+        """See whether the partner is ready, and have its envelopes made."""
+        step = state.plan.step(asked.step)
+        attempt = None if step is None else entered_attempt(state, step)
+        if step is None or attempt is None:
+            raise Conflict(f"`{asked.step}` does not stand any more")
+        found = await workflow.execute_local_activity(
+            names.OBSERVE_PARTNERS,
+            msg.PartnersRequest(release=state.release, step=step.name, partners=[asked.partner]),
+            result_type=msg.PartnersFound,
+            start_to_close_timeout=timedelta(seconds=20),
+            retry_policy=_RECORD_RETRY,
+        )
+        if not found.ready:
+            raise Conflict(
+                f"{asked.partner} is not ready: it is active, has accepted the terms of its groups, and has a key that the plan takes"
+            )
+        envelopes: dict[str, dict[str, str]] = {}
+        if state.plan.keyed_components(step, "audience"):
+            made = await _effect(
+                names.MAKE_ENVELOPES,
+                msg.EnvelopeRequest(
+                    release=state.release,
+                    step=step.name,
+                    attempt=attempt,
+                    partners=found.ready,
+                    at=asked.at,
+                    late=asked.partner,
+                ),
+                names.QUEUE_CUSTODY,
+                msg.EnvelopesMade,
+            )
+            envelopes = made.envelopes
+        return cmd.CompleteGrant(
+            command_id=f"granted-{late_id(state, step, asked.partner)}-{state.seq}",
+            actor=cmd.SERVICE,
+            step=step.name,
+            partner=asked.partner,
+            recipient=found.ready[0].recipient,
+            envelopes=envelopes.get(late_id(state, step, asked.partner), {}),
         )
 
     async def _take_back(self, entry: Entering, reason: str, *, failed: bool) -> None:
@@ -437,6 +522,11 @@ async def _effect(name: str, request: Any, queue: str, result: type[Result]) -> 
         cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )
     return await done
+
+
+def _reasons(error: SluiceError) -> list[str]:
+    """What an error says, and its reasons."""
+    return [error.detail, *(reason.message for reason in error.reasons if reason.message not in error.detail)]
 
 
 def _told(error: ActivityError | ApplicationError) -> SluiceError:

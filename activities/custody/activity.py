@@ -47,6 +47,8 @@ class CustodyActivities:
                 attempt=request.attempt,
                 at=request.at,
                 partners={ready.partner: ready.recipient for ready in request.partners},
+                absent=frozenset(request.absent),
+                late=request.late,
             )
             return EnvelopesMade(envelopes=self._custody.make_envelopes(asked))
 

@@ -13,7 +13,7 @@ its gate) refuses the release from there on. Checked are:
     entry_began             the gate held by the same pure rules
     step_entered            its entry began and its gate held; its grants are those that the plan makes
     rolled_back             goes back
-    grant_made              the plan makes it
+    grant_made              it was asked for, nothing stood in the way, and the plan makes it
     evidence_submitted      the same document was never rated worse
     artifact_registered     not with another manifest, not for what is out, not during an entry
     artifact_resealed       custody itself sealed it anew, for that rotation, with that manifest
@@ -33,6 +33,7 @@ from activities.custody.errors import Unbacked
 from orchestrator.domain import events as ev
 from orchestrator.domain.commands import PROPOSAL_LIFETIME
 from orchestrator.domain.decide_access import planned_grants
+from orchestrator.domain.decide_late import asked_key, late_faults, late_grant
 from orchestrator.domain.errors import Reason
 from orchestrator.domain.evidence import Consideration, Rating
 from orchestrator.domain.evolve import begin, evolve
@@ -200,7 +201,7 @@ class _Fold:
                 ):
                     raise Unbacked("a rollback goes back")
             case ev.GrantMade():
-                self._grant(event.grant, event.at)
+                self._granted_late(event)
             case ev.MonitorReported():
                 if event.last_success > event.at:
                     raise _NoEffectError("the source worked in the future")
@@ -475,11 +476,20 @@ class _Fold:
         for grant in event.grants:
             self._grant(grant, event.at, step)
 
-    def _grant(self, grant: ev.Grant, at: datetime, step: Step | None = None) -> None:
+    def _granted_late(self, event: ev.GrantMade) -> None:
+        """A grant after its step was entered: asked for, nothing in its way, and what the plan makes."""
+        grant, state = event.grant, self.state
+        step = state.plan.step(grant.step)
+        if step is None or asked_key(grant.step, grant.holder) not in state.grants_asked:
+            raise Unbacked(f"the plan does not make the grant {grant.id}: nobody asked for it")
+        faults = late_faults(state, step, grant.holder)
+        planned = late_grant(state, step, grant.holder, grant.recipient, grant.made_at)
+        bare = grant.model_copy(update={"envelopes": {}, "copies": []})
+        if faults or grant.made_at > event.at or bare != planned:
+            raise Unbacked(f"the plan does not make the grant {grant.id}", faults)
+
+    def _grant(self, grant: ev.Grant, at: datetime, step: Step) -> None:
         """Only grants that the plan makes count: a made-up one would let the research window run."""
-        step = step or self.state.current_step
-        if step is None:
-            raise Unbacked("a grant before the first step")
         planned = planned_grants(self.state, step, {grant.holder: grant.recipient}, grant.made_at)
         # its copies are what a holder is shown; the keys that custody gives are of those that it remembers
         bare = grant.model_copy(update={"envelopes": {}, "copies": []})

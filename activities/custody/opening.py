@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from activities.custody.copies import CopyMemory, copy_for
 from activities.custody.errors import CustodyRefused, Unbacked
 from activities.custody.keeping import Keeping
 from activities.custody.keys import CustodyKeys
+from activities.custody.late import judge_late
 from activities.custody.memory import CustodyMemory, Refusal
 from activities.custody.watch import LogWatch
 from artifacts.custody.base import KeyProvider
@@ -48,13 +50,18 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asks for: one approach to one step, as entered at `at`; partners' registered keys by digest."""
+    """What a request asks for: one approach to one step, as entered at `at`; partners' registered keys by digest.
+
+    `absent`: partners that get nothing now. `late`: the partner whose grant was asked for, at `at`, after the step was entered (activities/custody/late.py).
+    """
 
     release: str
     step: str
     attempt: int
     at: datetime
     partners: Mapping[str, str | None]
+    absent: frozenset[str] = frozenset()
+    late: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +191,10 @@ class Custody:
         history = self.watch.history(asked.release)
         events = [event for event, _ in history]
         checked = self._checked(asked.release, events)
+        if asked.late is not None:
+            seen = [leaf.seen_at for _, leaf in history]
+            fold = partial(self._checked, asked.release)
+            return judge_late(asked, checked, events, seen, fold, self._tolerance)
         state, entry = checked.state, checked.state.entry
         if entry is None or (entry.step, entry.attempt) != (asked.step, asked.attempt):
             raise CustodyRefused(
@@ -201,6 +212,8 @@ class Custody:
         if reasons:
             raise CustodyRefused(f"the gate of `{asked.step}` does not hold", [*reasons, *checked.ignored])
         grants = planned_grants(state, step, dict(asked.partners), state.updated_at)
+        gone = asked.absent
+        grants = [grant for grant in grants if grant.holder_kind != "partner" or grant.holder not in gone]
         return state, [grant for grant in grants if grant.kind != "access"]
 
     def _issues(self, state: ReleaseState, grants: Sequence[ev.Grant]) -> list[Issue]:
@@ -251,11 +264,22 @@ class Custody:
             if grant.holder_kind == "deployment"
             else plan.partners[grant.holder].recipient
         )
-        if pinned is not None and not pinned.startswith("sha256:"):
-            return pinned
         with reading(self._engine) as session:
             known = partners.standing(session, [grant.holder]).get(grant.holder)
-        for key in () if known is None else known.keys:
+        keys = () if known is None or grant.holder_kind != "partner" else known.keys
+        gone = [key for key in keys if key.revoked_at is not None]
+        if any(recipient_digest(key.recipient) == grant.recipient for key in gone):
+            raise CustodyRefused(
+                f"the key {grant.recipient} of {grant.holder} was revoked",
+                [
+                    Reason(
+                        "recipient", f"{grant.holder} makes a new key; where the plan pins it, amend the plan"
+                    )
+                ],
+            )
+        if pinned is not None and not pinned.startswith("sha256:"):
+            return pinned
+        for key in keys:
             if recipient_digest(key.recipient) == grant.recipient and key.revoked_at is None:
                 return key.recipient
         raise CustodyRefused(
@@ -302,7 +326,7 @@ class Custody:
             "step": asked.step,
             "attempt": asked.attempt,
             "seq": state.seq,
-            "subject": "" if state.entry is None else state.entry.subject,
+            "subject": "" if state.entry is None or asked.late is not None else state.entry.subject,
             "plan": state.plan_digest,
             "manifests": {name: "sha256:" + manifest.digest for name, manifest in manifests.items()},
             "grants": [

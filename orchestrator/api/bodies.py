@@ -206,9 +206,12 @@ class RevokeBody(Frozen):
 
 
 class MakeGrantBody(Frozen):
-    """The grant of a partner who became ready after the step was entered."""
+    """The grant of a partner who became ready after the step was entered, renewed, or for its new key."""
+
+    model_config = _example(partner="uni", step="download")
 
     partner: Name
+    step: Annotated[Name | None, Field(description="a step that stands; left out, the current one")] = None
 
 
 class RollBackBody(Frozen):

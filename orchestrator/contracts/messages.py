@@ -89,9 +89,10 @@ class PartnersRequest(Frozen):
 
 
 class PartnersFound(Frozen):
-    """Partners that are ready: they have a key and have accepted the terms."""
+    """Partners that are ready (they have a key and have accepted the terms), and those that lack something."""
 
     ready: list[PartnerReady]
+    absent: list[Name] = Field(default_factory=list)
 
 
 class StepRequest(Frozen):
@@ -110,13 +111,21 @@ class Published(Frozen):
 
 
 class EnvelopeRequest(Frozen):
-    """The argument of `make_envelopes`: custody re-derives everything else from the log."""
+    """The argument of `make_envelopes`: custody re-derives everything else from the log.
+
+    `attempt` and `at`: of the entry that is under way; of a late grant, the attempt of the step's entry and when it was
+    asked for.
+    """
 
     release: Name
     step: Name
     attempt: int
     partners: list[PartnerReady]
     at: Instant
+    absent: list[Name] = Field(default_factory=list, description="partners that get nothing now")
+    late: Name | None = Field(
+        default=None, description="the partner whose grant was asked for after the step was entered"
+    )
 
 
 class EnvelopesMade(Frozen):

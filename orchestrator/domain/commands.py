@@ -240,13 +240,54 @@ class Revoke(Command):
     reason: Text
 
 
+class GrantCopy(Frozen):
+    """The marked copy of an artifact that custody made for one grant alone.
+
+    Attributes:
+        of: the artifact that it was made from.
+        artifact: the copy, sealed under a key of its own.
+        components: what is in it.
+        mark: the commitment to the key of its mark.
+    """
+
+    of: Name
+    artifact: Name
+    manifest_digest: Digest
+    location: Line
+    components: list[Name]
+    size: int = 0
+    mark: Digest
+
+
 class MakeGrant(Command):
-    """Make the grant of a partner who became ready after the step was entered."""
+    """Ask for the grant of a partner who became ready after the step was entered; renews one, or makes it for a new key.
+
+    `step`: one that stands; left out, the current one.
+    """
 
     type: Literal["make_grant"] = "make_grant"
     partner: Name
+    step: Name | None = None
+
+
+class CompleteGrant(Command):
+    """The partner is ready and its envelopes are made: the grant that was asked for is made. Internal."""
+
+    type: Literal["complete_grant"] = "complete_grant"
+    step: Name
+    partner: Name
     recipient: Digest | None = None
     envelopes: dict[Name, str] = Field(default_factory=dict)
+    copies: list[GrantCopy] = Field(default_factory=list, exclude_if=lambda value: not value)
+
+
+class DropGrant(Command):
+    """The grant that was asked for is not made. Internal."""
+
+    type: Literal["drop_grant"] = "drop_grant"
+    step: Name
+    partner: Name
+    reason: Text
 
 
 class DiscloseGrant(Command):
@@ -359,31 +400,17 @@ class PartnerReady(Frozen):
     recipient: Digest | None = None
 
 
-class GrantCopy(Frozen):
-    """The marked copy of an artifact that custody made for one grant alone.
-
-    Attributes:
-        of: the artifact that it was made from.
-        artifact: the copy, sealed under a key of its own.
-        components: what is in it.
-        mark: the commitment to the key of its mark.
-    """
-
-    of: Name
-    artifact: Name
-    manifest_digest: Digest
-    location: Line
-    components: list[Name]
-    size: int = 0
-    mark: Digest
-
-
 class CompleteEntry(Command):
     """Everything that the step needs is in place: it is entered, in one event. Internal."""
 
     type: Literal["complete_entry"] = "complete_entry"
     step: Name
     partners: list[PartnerReady] = Field(default_factory=list)
+    absent: list[Name] = Field(
+        default_factory=list,
+        exclude_if=lambda value: not value,
+        description="partners that lack something (a key, the terms) or are switched off: no grant for them now",
+    )
     envelopes: dict[str, dict[Name, str]] = Field(
         default_factory=dict, description="grant id → artifact → reference of its envelope"
     )
@@ -431,6 +458,8 @@ AnyCommand = Annotated[
     | CloseReview
     | Revoke
     | MakeGrant
+    | CompleteGrant
+    | DropGrant
     | DiscloseGrant
     | RotateKeys
     | CompleteResealing

@@ -16,6 +16,7 @@ from orchestrator.domain import decide_access as access
 from orchestrator.domain import decide_caution as caution
 from orchestrator.domain import decide_gate as gate
 from orchestrator.domain import decide_keys as keys
+from orchestrator.domain import decide_late as late
 from orchestrator.domain import events as ev
 from orchestrator.domain.deciding import require_going
 from orchestrator.domain.errors import Conflict, NotPermitted
@@ -122,7 +123,9 @@ _DECISIONS: dict[type[cmd.Command], Callable[[ReleaseState, Any, datetime], list
     cmd.BreakGlass: caution.break_glass,
     cmd.CloseReview: caution.close_review,
     cmd.Revoke: access.revoke,
-    cmd.MakeGrant: access.make_grant,
+    cmd.MakeGrant: late.make_grant,
+    cmd.CompleteGrant: late.complete_grant,
+    cmd.DropGrant: late.drop_grant,
     cmd.DiscloseGrant: access.disclose,
     cmd.RotateKeys: keys.rotate_keys,
     cmd.CompleteResealing: keys.complete_resealing,

@@ -39,6 +39,7 @@ def complete_entry(state: ReleaseState, command: cmd.CompleteEntry, now: datetim
             }
         )
         for grant in planned_grants(state, step, recipients, max(now, state.updated_at))
+        if grant.holder_kind != "partner" or grant.holder not in command.absent
     ]
     unsealed = [grant.id for grant in grants if grant.kind == "key" and not grant.envelopes]
     if unsealed:
@@ -101,6 +102,8 @@ def planned_grants(
             grant("public", "public", "public" if keyed else "access", keyed or step.component_names, None)
         )
     for name in state.plan.audience_partners(step):
+        if name in state.shut_out:
+            continue  # whoever revokes shuts out; only the quorum that amends the plan lets in again
         if name not in recipients and _terms(state, step, name):
             continue  # it has not accepted what it has to before a grant
         pinned = state.plan.partners[name].recipient
@@ -135,29 +138,6 @@ def retry_entry(state: ReleaseState, command: cmd.RetryEntry, now: datetime) -> 
     if state.entry_failed is None or state.next_step is None or state.next_step.name != command.step:
         raise Conflict(f"no entry of `{command.step}` was taken back")
     return [ev.EntryRetried(**header(state, command, now), step=command.step)]
-
-
-def make_grant(state: ReleaseState, command: cmd.MakeGrant, now: datetime) -> list[ev.AnyEvent]:
-    """Make the grant of a partner of the current step's audience that has none."""
-    require_permission(command.actor, Permission.GRANT_MAKE)
-    step = state.current_step
-    if step is None or command.partner not in state.plan.audience_partners(step):
-        raise Conflict(f"{command.partner} is not in the audience of the current step")
-    if state.holds or state.open_incidents:
-        raise Conflict("no grant is made while the release is on hold or an incident is open")
-    if state.pending_rotations:
-        raise Conflict("no grant is made while keys are being rotated; ask again when that is done")
-    if any(g.holder == command.partner and g.holder_kind == "partner" for g in state.live_grants(step.name)):
-        return []
-    recipients = {command.partner: command.recipient}
-    at = max(now, state.updated_at)
-    found = [g for g in planned_grants(state, step, recipients, at) if g.holder == command.partner]
-    if not found or (found[0].kind == "key" and not command.envelopes):
-        raise Conflict(
-            f"{command.partner} has no key yet", [Reason("no-key", "it registers one first", "partner")]
-        )
-    grant = found[0].model_copy(update={"envelopes": command.envelopes})
-    return [ev.GrantMade(**header(state, command, now), grant=grant)]
 
 
 def disclose(state: ReleaseState, command: cmd.DiscloseGrant, now: datetime) -> list[ev.AnyEvent]:

@@ -350,11 +350,29 @@ class EntryRetried(Event):
     step: Name
 
 
+class GrantAsked(Event):
+    """Somebody asks for the grant of a partner at a step that is entered; it is being made."""
+
+    type: Literal["grant_asked"] = "grant_asked"
+    step: Name
+    partner: Name
+
+
+class GrantNotMade(Event):
+    """The grant that was asked for is not made, and why."""
+
+    type: Literal["grant_not_made"] = "grant_not_made"
+    step: Name
+    partner: Name
+    reason: Text
+
+
 class GrantMade(Event):
-    """A partner who became ready later has its grant."""
+    """A partner who became ready later, or whose grant is renewed, has its grant. `replaces`: the one that ends with it."""
 
     type: Literal["grant_made"] = "grant_made"
     grant: Grant
+    replaces: str | None = None
 
 
 class GrantDisclosed(Event):
@@ -437,6 +455,8 @@ AnyEvent = Annotated[
     | StepEntered
     | EntryTakenBack
     | EntryRetried
+    | GrantAsked
+    | GrantNotMade
     | GrantMade
     | GrantDisclosed
     | GrantEnded

@@ -16,7 +16,7 @@ from orchestrator.domain import state as st
 from orchestrator.domain.control import ControlReport
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.state import Clock, ReleaseState
-from orchestrator.domain.values import statement_digest
+from orchestrator.domain.values import digest, statement_digest
 
 _CLOSED_INCIDENTS_KEPT = 100
 
@@ -309,6 +309,11 @@ def _amended(state: ReleaseState, e: ev.PlanAmended) -> Change:
         "window_required": {},
         "proposals": {},
         "waived": [],
+        "shut_out": {
+            name: entry
+            for name, entry in state.shut_out.items()
+            if name not in e.plan.partners or digest(e.plan.partners[name]) == entry
+        },
     }
 
 
@@ -366,6 +371,7 @@ def _entered(state: ReleaseState, e: ev.StepEntered) -> Change:
         "stages": stages,
         "reached": reached,
         "grants": grants,
+        "grants_asked": {} if e.completed else state.grants_asked,
         "access_working": True,
         "access_reason": None,
         "history": [*state.history, line],
@@ -384,8 +390,25 @@ def _retried(state: ReleaseState, e: ev.EntryRetried) -> Change:
     return {"entry_failed": None}
 
 
+def _grant_asked(state: ReleaseState, e: ev.GrantAsked) -> Change:
+    asked = st.AskedGrant(step=e.step, partner=e.partner, by=e.by, at=e.at)
+    return {"grants_asked": {**state.grants_asked, f"{e.step}/{e.partner}": asked}}
+
+
+def _grant_not_made(state: ReleaseState, e: ev.GrantNotMade) -> Change:
+    return {"grants_asked": _others(state, e.step, e.partner)}
+
+
+def _others(state: ReleaseState, step: str, partner: str) -> dict[str, st.AskedGrant]:
+    return {name: asked for name, asked in state.grants_asked.items() if name != f"{step}/{partner}"}
+
+
 def _granted(state: ReleaseState, e: ev.GrantMade) -> Change:
-    return {"grants": {**state.grants, e.grant.id: e.grant}}
+    grants = {**state.grants, e.grant.id: e.grant}
+    if e.replaces is not None and e.replaces in grants and grants[e.replaces].live:
+        ended = {"ended_at": e.at, "end": "superseded"}
+        grants[e.replaces] = grants[e.replaces].model_copy(update=ended)
+    return {"grants": grants, "grants_asked": _others(state, e.grant.step, e.grant.holder)}
 
 
 def _disclosed(state: ReleaseState, e: ev.GrantDisclosed) -> Change:
@@ -395,7 +418,11 @@ def _disclosed(state: ReleaseState, e: ev.GrantDisclosed) -> Change:
 
 def _grant_ended(state: ReleaseState, e: ev.GrantEnded) -> Change:
     grant = state.grants[e.grant].model_copy(update={"ended_at": e.at, "end": e.end})
-    return {"grants": {**state.grants, e.grant: grant}}
+    change: Change = {"grants": {**state.grants, e.grant: grant}}
+    named = state.plan.partners.get(grant.holder)
+    if e.end == "revoked" and grant.holder_kind == "partner" and named is not None:
+        change["shut_out"] = {**state.shut_out, grant.holder: digest(named)}
+    return change
 
 
 def _end_grants(state: ReleaseState, at: datetime, end: str, steps: set[str]) -> dict[str, ev.Grant]:
@@ -417,6 +444,7 @@ def _rolled_back(state: ReleaseState, e: ev.RolledBack) -> Change:
         "current": e.to_step,
         "stages": stages,
         "grants": _end_grants(state, e.at, "rolled_back", later),
+        "grants_asked": {n: a for n, a in state.grants_asked.items() if a.step not in later},
     }
 
 
@@ -435,6 +463,7 @@ def _aborted(state: ReleaseState, e: ev.Aborted) -> Change:
         "status": "aborted",
         "stages": {},
         "grants": _end_grants(state, e.at, "aborted", everything),
+        "grants_asked": {},
     }
 
 
@@ -467,6 +496,8 @@ _CHANGES: dict[type[ev.Event], Callable[[ReleaseState, Any], Change]] = {
     ev.StepEntered: _entered,
     ev.EntryTakenBack: _taken_back,
     ev.EntryRetried: _retried,
+    ev.GrantAsked: _grant_asked,
+    ev.GrantNotMade: _grant_not_made,
     ev.GrantMade: _granted,
     ev.GrantDisclosed: _disclosed,
     ev.GrantEnded: _grant_ended,

@@ -160,6 +160,17 @@ def _gate_words(
     return False
 
 
+def _asked_words(state: ReleaseState, event: ev.GrantAsked) -> str:
+    step = state.plan.step(event.step)
+    told = f"{event.partner} gets a grant of `{event.step}`, if it has accepted the terms"
+    if step is None or not state.plan.keyed_components(step, "audience"):
+        return told
+    told += " and has a key: custody checks everything again and makes its envelope"
+    return (
+        told if step.stage.reversible else told + "; once it is handed over, the weights cannot be recalled"
+    )
+
+
 def _words(state: ReleaseState, event: ev.AnyEvent) -> list[str]:
     match event:
         case ev.SignedOff():
@@ -180,9 +191,17 @@ def _words(state: ReleaseState, event: ev.AnyEvent) -> list[str]:
                 f"{event.action.replace('_', ' ')} is proposed; {quorum.count - 1} more of the plan's people must agree"
             ]
         case ev.GrantEnded():
+            told = [f"{event.grant} ends: its key was never handed over, so this is complete"]
             if event.disclosed:
-                return [f"{event.grant} ends: its key was handed over before, so only future access is cut"]
-            return [f"{event.grant} ends: its key was never handed over, so this is complete"]
+                told = [f"{event.grant} ends: its key was handed over before, so only future access is cut"]
+            ended = state.grants[event.grant]
+            if event.end == "revoked" and ended.holder_kind == "partner":
+                told.append(
+                    f"{ended.holder} gets no other grant of this release until the plan is amended to let it in again"
+                )
+            return told
+        case ev.GrantAsked():
+            return [_asked_words(state, event)]
         case ev.RolledBack():
             kept = ", ".join(event.irrevocable)
             told = [f"the release goes back from `{event.from_step}` to `{event.to_step}`; later grants end"]

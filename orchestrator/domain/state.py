@@ -158,6 +158,15 @@ class Entering(Frozen):
     at: Instant
 
 
+class AskedGrant(Frozen):
+    """A grant that somebody asked for after its step was entered, and that is being made."""
+
+    step: Name
+    partner: Name
+    by: Name
+    at: Instant
+
+
 class Signature(Frozen):
     """Who signed in which role, as the history of a step keeps it."""
 
@@ -227,6 +236,13 @@ class ReleaseState(Frozen):
     grants: dict[str, Grant] = Field(default_factory=dict)
     rotations: dict[Name, Rotation] = Field(default_factory=dict)
     superseded: dict[Name, Superseded] = Field(default_factory=dict)
+    grants_asked: dict[str, AskedGrant] = Field(
+        default_factory=dict, description="`step/partner` → what is being made"
+    )
+    shut_out: dict[Name, Digest] = Field(
+        default_factory=dict,
+        description="partner whose grant was revoked → digest of its entry in the plan then; an amended entry lets it in again",
+    )
     window_required: dict[Name, float] = Field(
         default_factory=dict, description="seconds, where it differs from the plan"
     )
@@ -392,6 +408,7 @@ def access_stands_because(state: ReleaseState) -> str | None:
 
 
 __all__ = [
+    "AskedGrant",
     "Clock",
     "Delegation",
     "EnteredStep",

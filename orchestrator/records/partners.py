@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import col
 
 from orchestrator.domain.errors import Conflict, NotFound
-from orchestrator.domain.plan import recipient_digest
+from orchestrator.domain.plan import Plan, Step, recipient_digest
 from orchestrator.domain.values import Digest, Frozen, Instant, Name
 from orchestrator.records import audit
 from orchestrator.records.database import insert_new
@@ -172,6 +172,44 @@ def standing(session: Session, partners: Sequence[str]) -> dict[str, Partner]:
     """Those of these partners that are known, by id, with terms and keys (oldest first, revoked ones too)."""
     rows = session.execute(select(PartnerRow).where(col(PartnerRow.id).in_(list(partners)))).scalars().all()
     return {partner.id: partner for partner in _whole(session, rows)}
+
+
+def usable_key(plan: Plan, name: str, partner: Partner | None) -> str | None:
+    """The digest of the key that a partner's envelopes can be made for; None while there is none.
+
+    Where the plan pins a recipient, no other will do. Pinned by its digest alone, the key itself has to be registered;
+    pinned as a whole, the plan has it.
+    """
+    keys = [] if partner is None else partner.keys
+    usable = [key.digest for key in keys if key.revoked_at is None]
+    pinned = plan.partners[name].recipient if name in plan.partners else None
+    if pinned is None:
+        return usable[-1] if usable and plan.partner_keys == "registered" else None
+    digest = recipient_digest(pinned)
+    revoked = digest in {key.digest for key in keys} - set(usable)
+    return digest if not revoked and (pinned != digest or digest in usable) else None
+
+
+def not_ready(plan: Plan, step: Step, name: str, partner: Partner | None) -> list[str]:
+    """What a partner in a step's audience still lacks for a grant, in words; empty when it is ready."""
+    missing = []
+    groups = [plan.partner_groups[group] for group in step.partner_groups]
+    asked = sorted({group.terms for group in groups if name in group.partners and group.terms is not None})
+    accepted = set() if partner is None else {found.terms for found in partner.terms}
+    if partner is not None and not partner.active:
+        missing.append(f"{name} is switched off")
+    missing += [f"{name} has not accepted the terms {terms}" for terms in asked if terms not in accepted]
+    if plan.keyed_components(step, "audience") and usable_key(plan, name, partner) is None:
+        pinned = plan.partners[name].recipient if name in plan.partners else None
+        if pinned is not None:
+            missing.append(
+                f"the key {recipient_digest(pinned)} that the plan pins is not registered, or was revoked"
+            )
+        elif plan.partner_keys == "registered":
+            missing.append(f"{name} has registered no key")
+        else:
+            missing.append(f"the plan pins no key of {name}, and takes only keys that it pins; amend it")
+    return missing
 
 
 def _key(session: Session, partner: str, digest: str) -> PartnerKey:

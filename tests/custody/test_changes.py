@@ -117,7 +117,7 @@ def test_a_registered_key_is_used_until_it_is_revoked(
     world.opened(made["download.4.ngo"][world.artifact.artifact_id], NGO)
     with writing(world.engine) as session:
         partners.revoke_key(session, "ngo", ready["ngo"], at=world.clock(), by="mia")
-    Intruder(world, monkeypatch).gets_nothing(asked, "no registered key of ngo fits")
+    Intruder(world, monkeypatch).gets_nothing(asked, "of ngo was revoked")
     world.close()
 
 

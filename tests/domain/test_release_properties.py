@@ -121,6 +121,7 @@ class Oracle:
                     grants.pop(event.grant, None)
                 case ev.GrantMade():
                     grants[event.grant.id] = event.grant
+                    grants.pop(event.replaces or "", None)
                 case ev.HoldPlaced():
                     held.add(event.hold)
                 case ev.HoldsLifted():
@@ -443,17 +444,27 @@ class Releases(RuleBasedStateMachine):
         assert worked or not live or self.state.ended, "a revocation was blocked"
         assert self.state.ended or not [g for g in self.state.live_grants() if g.holder == partner]
 
-    @rule(partner=st.sampled_from(["uni", "ngo"]))
-    def late_grant(self, partner: str) -> None:
-        self.do(
-            cmd.MakeGrant(
-                command_id=self.cid(),
-                actor=MANAGER,
-                partner=partner,
-                recipient=RECIPIENT,
-                envelopes={"a": "e"},
-            )
-        )
+    @rule(partner=st.sampled_from(["uni", "ngo"]), step=st.sampled_from([None, *STEPS]))
+    def late_grant(self, partner: str, step: str | None) -> None:
+        self.do(cmd.MakeGrant(command_id=self.cid(), actor=MANAGER, partner=partner, step=step))
+
+    @rule(made=st.booleans())
+    def late_grants_answered(self, made: bool) -> None:
+        for asked in list(self.state.grants_asked.values()):
+            whom = {"step": asked.step, "partner": asked.partner}
+            if made:
+                shut = asked.partner in self.state.shut_out
+                complete = cmd.CompleteGrant(
+                    command_id=self.cid(),
+                    actor=cmd.SERVICE,
+                    recipient=RECIPIENT,
+                    envelopes={"a": "e"},
+                    **whom,
+                )
+                worked = self.do(complete)
+                assert not (worked and (shut or self.state.holds)), "a grant was made that something forbade"
+            else:
+                self.do(cmd.DropGrant(command_id=self.cid(), actor=cmd.SERVICE, reason="x", **whom))
 
     @rule()
     def disclose(self) -> None:

@@ -98,6 +98,19 @@ async def test_a_payload_in_clear_is_refused_and_not_passed_through():
         await codec(OLD).decode([payload()])
 
 
+async def test_the_words_of_the_server_about_a_cancelled_activity_pass_and_nothing_like_them():
+    """The server writes them itself, in clear; a workflow that could not read them could never go on."""
+    said = Payload(metadata={"encoding": b"json/plain"}, data=b'"ACTIVITY_ID_NOT_STARTED"')
+    assert await codec(OLD).decode([said]) == [said]
+    for changed in (
+        Payload(metadata={"encoding": b"json/plain"}, data=b'"ACTIVITY_ID_STARTED"'),
+        Payload(metadata={"encoding": b"json/plain", "type": b"x"}, data=said.data),
+        Payload(metadata={"encoding": b"binary/plain"}, data=said.data),
+    ):
+        with pytest.raises(PlaintextError):
+            await codec(OLD).decode([changed])
+
+
 def test_a_new_file_of_keys_is_readable_by_its_owner_alone_and_never_overwritten(tmp_path):
     path = tmp_path / "secrets" / "codec.keys"
     write_new_keys(path)

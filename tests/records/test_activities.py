@@ -109,11 +109,11 @@ def test_a_bug_is_not_dressed_up_as_a_refusal():
 
 # --- which partners are ready ----------------------------------------------------------------------------------------
 
-STEP = "demo"
+STEP = "download"
 
 
 def observe(engine, records, plan, *, known=()):
-    """Who is ready at `demo`. `known`: (partner, recipient or None, terms or None) in the records."""
+    """Who is ready at `download`, which hands keys to partners. `known`: (partner, recipient or None, terms or None) in the records."""
     Story(engine, plan=plan)
     with writing(engine) as session:
         for partner, recipient, terms in known:

@@ -1,4 +1,4 @@
-"""Saves a history of every kind of release workflow run: `python -m tests.replay.save VERSION` (a real server, real runs).
+"""Saves a history of every kind of release workflow run: `python -m tests.replay.save VERSION [KIND ...]` (a real server, real runs).
 
 A released version's histories stay for ever; `test_replay.py` replays them all against the code as it is.
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.testing._timeskipping import TimeSkipper, TimeSkippingConfig
 
+from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
-from tests.support.plans import MANAGER, actor
+from tests.support.plans import MANAGER, RECIPIENT, actor
 from tests.support.temporal import TEST_CODEC_KEYS, VirtualTime, temporal_server
 from tests.support.world import World
 from tests.workflows.test_release_workflow import Release, workers
@@ -69,6 +70,25 @@ async def _caution(time: VirtualTime, world: World) -> Release:
     return release
 
 
+async def _late_grants(time: VirtualTime, world: World) -> Release:
+    """A partner who became ready late, one who is not, and one whose grant is stopped by a hold."""
+    release = await _walk(time, world)
+    await release.at_download(time)
+    await release.late("ngo")
+    await release.until_not_asked()
+    world.partner_keys["ngo"] = RECIPIENT
+    await release.late("ngo", "again")
+    await release.until_not_asked()
+    world.fail[names.MAKE_ENVELOPES] = 1_000
+    await release.late("ngo", "stopped")
+    await asyncio.sleep(0.3)
+    await release.send(cmd.Hold(command_id="hold", actor=MANAGER, reason="wait"))
+    await release.until_not_asked()
+    await release.send(cmd.Abort(command_id="abort", actor=MANAGER, reason="enough"))
+    await release.handle.result()
+    return release
+
+
 async def _continued(time: VirtualTime, world: World) -> Release:
     release = await _walk(time, world, limit=60)
     for n in range(20):
@@ -79,7 +99,9 @@ async def _continued(time: VirtualTime, world: World) -> Release:
 async def _save(client: Client, version: str) -> None:
     skipper = TimeSkipper(client, config=TimeSkippingConfig(enabled=False))
     time = VirtualTime(skipper.client, skipper)
-    for name, run in (("to-open", _to_open), ("caution", _caution), ("continued", _continued)):
+    kinds = {"to-open": _to_open, "caution": _caution, "continued": _continued, "late-grants": _late_grants}
+    chosen = sys.argv[2:] or list(kinds)
+    for name, run in ((name, kinds[name]) for name in chosen):
         world = World()
         async with workers(time.client, world):
             release = await run(time, world)

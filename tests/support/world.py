@@ -11,7 +11,9 @@ from temporalio.exceptions import ApplicationError
 
 from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
+from orchestrator.domain import commands as cmd
 from orchestrator.domain.decide_access import planned_grants
+from orchestrator.domain.decide_late import late_id
 from orchestrator.domain.events import AnyEvent
 from orchestrator.domain.evolve import fold
 from orchestrator.domain.state import ReleaseState
@@ -28,6 +30,7 @@ class World:
     fatal: dict[str, str] = field(default_factory=dict)
     stop_after: str = ""
     published: set[str] = field(default_factory=set)
+    partner_keys: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def state(self, release: str) -> ReleaseState:
@@ -70,7 +73,11 @@ class World:
     @activity.defn(name=names.OBSERVE_PARTNERS)
     def observe_partners(self, request: msg.PartnersRequest) -> msg.PartnersFound:
         self._called(names.OBSERVE_PARTNERS)
-        return msg.PartnersFound(ready=[])
+        keys = self.partner_keys
+        ready = [
+            cmd.PartnerReady(partner=name, recipient=keys[name]) for name in request.partners if name in keys
+        ]
+        return msg.PartnersFound(ready=ready)
 
     @activity.defn(name=names.MAKE_ENVELOPES)
     def make_envelopes(self, request: msg.EnvelopeRequest) -> msg.EnvelopesMade:
@@ -78,6 +85,9 @@ class World:
         state = self.state(request.release)
         step = state.plan.step(request.step)
         assert step is not None
+        if request.late is not None:
+            grant = late_id(state, step, request.late)
+            return msg.EnvelopesMade(envelopes={grant: {"a1": f"envelope/{grant}"}})
         grants = planned_grants(state, step, {}, request.at)
         return msg.EnvelopesMade(
             envelopes={g.id: {"a1": f"envelope/{g.id}"} for g in grants if g.kind == "key"}

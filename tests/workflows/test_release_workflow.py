@@ -20,7 +20,7 @@ from orchestrator.domain import commands as cmd
 from orchestrator.domain.events import EVENTS
 from orchestrator.domain.evolve import fold
 from orchestrator.domain.gate import verdict
-from tests.support.plans import MANAGER, PIPELINE, RATINGS, actor, five_stage_plan
+from tests.support.plans import MANAGER, PIPELINE, RATINGS, RECIPIENT, actor, five_stage_plan
 from tests.support.temporal import VirtualTime
 from tests.support.world import World
 from workflows.release import ReleaseWorkflow
@@ -126,6 +126,31 @@ class Release:
                     command_id=f"{control.kind}-{step}", actor=actor("sam"), step=step, control=control.kind
                 )
             )
+
+    async def at_download(self, time: VirtualTime) -> None:
+        """From `demo` to `download`."""
+        for step, who, days in (
+            ("query", [("sam", "safety"), ("lea", "legal")], 31),
+            ("download", [("sam", "safety"), ("lea", "legal"), ("rex", "reviewer")], 98),
+        ):
+            await self.ready(step)
+            for person, role in who:
+                await self.sign(step, person, role)
+            await time.fast_forward(self.handle, timedelta(days=days))
+            await self.until(step)
+
+    async def late(self, partner: str, tag: str = "") -> msg.Outcome:
+        """Ask for a grant after the step was entered."""
+        asked = cmd.MakeGrant(command_id=f"late-{partner}{tag}", actor=MANAGER, partner=partner)
+        return await self.send(asked)
+
+    async def until_not_asked(self, seconds: float = 20) -> None:
+        """Until the grants that were asked for are made, or not."""
+        for _ in range(int(seconds / 0.02)):
+            if not self.state.grants_asked:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"still asked for: {list(self.state.grants_asked)}")
 
     async def register(self) -> None:
         await self.send(
@@ -387,3 +412,52 @@ async def test_records_that_refuse_to_be_written_are_said_and_end_no_release(tem
             await asyncio.sleep(0.02)
         assert await release.handle.query(names.QUERY_STUCK) is None
         await release.handle.terminate()
+
+
+async def test_grants_of_partners_who_become_ready_late(virtual_time_env: VirtualTime):
+    world = World()
+    async with workers(virtual_time_env.client, world):
+        release = await Release.create(virtual_time_env.client, world)
+        await release.until("inside")
+        await release.register()
+        await release.ready("demo")
+        await release.sign("demo", "sam", "safety")
+        await release.until("demo")
+        await release.at_download(virtual_time_env)
+        # not ready: said, and nothing is made
+        await release.late("ngo")
+        await release.until_not_asked()
+        last = world.log[release.name][-1]
+        assert (last.type, "not ready" in last.reason) == ("grant_not_made", True)
+        # ready by now; a worker that loses an answer doubles nothing
+        world.partner_keys["ngo"] = RECIPIENT
+        world.lose[names.RECORD_EVENTS] = 1
+        await release.late("ngo", "-ready")
+        await release.until_not_asked()
+        made = release.state.grants["download.4.ngo"]
+        assert (made.live, made.envelopes) == (True, {"a1": "envelope/download.4.ngo"})
+        assert [e.type for e in world.log[release.name]].count("grant_made") == 1
+        # renewed: the older one ends with it
+        await release.late("ngo", "-renewed")
+        await release.until_not_asked()
+        assert release.state.grants["download.4.ngo"].end == "superseded"
+        assert release.state.grants["download.4.ngo.2"].live
+        # custody is away: a revocation does not wait for it, and a hold ends the attempt
+        world.fail[names.MAKE_ENVELOPES] = 1_000
+        await release.late("ngo", "-away")
+        before = world.calls[names.APPLY_ACCESS]
+        revoke = cmd.Revoke(command_id="revoke-uni", actor=MANAGER, partner="uni", reason="broken terms")
+        await release.send(revoke)
+        async with asyncio.timeout(10):
+            while world.calls[names.APPLY_ACCESS] == before:
+                await asyncio.sleep(0.02)
+        assert release.state.grants_asked, "the grant of another partner is still being made"
+        await release.send(cmd.Hold(command_id="hold", actor=MANAGER, reason="wait"))
+        await release.until_not_asked()
+        last = world.log[release.name][-1]
+        assert (last.type, "on hold" in last.reason) == ("grant_not_made", True)
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await release.late("uni", "-after")
+        assert "was revoked" in str(refused.value.cause)
+        await release.send(cmd.Abort(command_id="abort", actor=MANAGER, reason="enough"))
+        await release.handle.result()

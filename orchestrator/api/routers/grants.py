@@ -29,7 +29,7 @@ from orchestrator.domain.events import Grant
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.values import Name
-from orchestrator.records import artifacts, audit, database, envelopes, grants
+from orchestrator.records import artifacts, audit, database, envelopes, grants, partners
 
 router = APIRouter(prefix="/v1", tags=["grants"])
 
@@ -92,8 +92,28 @@ def list_release_grants(release: ReleaseId, caller: Reader, deps: Parts) -> acce
 async def make_grant(
     body: bodies.MakeGrantBody, send: Annotated[Sending, Depends(sends(Permission.GRANT_MAKE))]
 ) -> views.CommandResult:
-    """Make the grant of a partner of the current step's audience who became ready after it was entered."""
-    return await send(cmd.MakeGrant(**send.head, partner=body.partner))
+    """Ask for the grant of a partner in the audience of a step that stands: it became ready late, renews it, or has a new key.
+
+    Custody checks everything again and makes the envelope; then `grant_made` follows, or `grant_not_made` with its reasons.
+    A partner that is known to be not ready is refused at once.
+    """
+    await run_in_threadpool(_require_ready, send.deps, send.release, body)
+    return await send(cmd.MakeGrant(**send.head, **dict(body)))
+
+
+def _require_ready(deps: Deps, release: str, body: bodies.MakeGrantBody) -> None:
+    """Tell at once what a partner still has to do."""
+    with database.reading(deps.engine) as session:
+        state = state_of(session, release)
+        step = state.current_step if body.step is None else state.plan.step(body.step)
+        if step is None or body.partner not in state.plan.audience_partners(step):
+            return  # the decision says so
+        known = partners.standing(session, [body.partner]).get(body.partner)
+    missing = partners.not_ready(state.plan, step, body.partner, known)
+    if missing:
+        told = "; ".join(missing)
+        reasons = [Reason("not-ready", text, "body.partner") for text in missing]
+        raise Conflict(f"{body.partner} is not ready for a grant: {told}", reasons)
 
 
 @router.post("/releases/{release}/revoke", operation_id="revoke", **commanded(Permission.GRANT_REVOKE))

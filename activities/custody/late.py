@@ -1,0 +1,98 @@
+"""Custody's judgement on a grant that is asked for after its step was entered.
+
+The same one as of an entry, from the log alone: somebody asked, the step was entered through a gate that held (by the
+signatures and by custody's own clocks as they stood then) and still stands, the partner is in its audience, and nothing
+stands in the way now: no hold, no severe incident, no revocation of an earlier grant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from activities.custody.clocks import clocks_by_custody
+from activities.custody.errors import CustodyRefused
+from orchestrator.domain import events as ev
+from orchestrator.domain.decide_late import asked_key, entered_attempt, late_faults, late_grant
+from orchestrator.domain.errors import Reason
+from orchestrator.domain.plan import Step
+from orchestrator.domain.state import ReleaseState
+
+if TYPE_CHECKING:
+    from activities.custody.checking import Checked
+    from activities.custody.opening import Asked
+
+Fold = Callable[[Sequence[ev.AnyEvent]], "Checked"]
+
+
+def judge_late(
+    asked: Asked,
+    checked: Checked,
+    events: Sequence[ev.AnyEvent],
+    seen: Sequence[datetime],
+    fold: Fold,
+    tolerance: timedelta,
+) -> tuple[ReleaseState, list[ev.Grant]]:
+    """The state, and the one grant that is to get envelopes.
+
+    Args:
+        asked: the request; `late` names the partner.
+        checked: the release as custody believes it.
+        events: its events, as verified against the log.
+        seen: when custody first saw each of them.
+        fold: the checked state after a part of the events.
+        tolerance: how late custody may have been to look.
+
+    Raises:
+        CustodyRefused: it is not to be made, with every reason.
+    """
+    state, partner = checked.state, asked.late or ""
+    step, known = state.plan.step(asked.step), state.grants_asked.get(asked_key(asked.step, partner))
+    if step is None or known is None or known.at != asked.at:
+        raise CustodyRefused(
+            f"by the log, nobody asks for a grant of {partner} at `{asked.step}`", checked.ignored
+        )
+    reasons = late_faults(state, step, partner)
+    if step.gate.shares is not None:
+        told = (
+            "its gate asks for key shares as a second lock, which custody does not deal yet; amend the plan"
+        )
+        reasons.append(Reason("shares", told))
+    attempt = entered_attempt(state, step)
+    if attempt != asked.attempt:
+        reasons.append(Reason("order", f"`{step.name}` was entered in approach {attempt}"))
+    elif attempt is not None:
+        reasons += _clocks_then(step, attempt, events, seen, fold, tolerance)
+    grant = late_grant(state, step, partner, asked.partners.get(partner), state.updated_at)
+    if not reasons and (grant is None or grant.kind != "key"):
+        reasons.append(Reason("no-key", f"by the plan, {partner} gets no key, or has none yet"))
+    if reasons or grant is None:
+        raise CustodyRefused(
+            f"no grant of {partner} at `{step.name}` can be made", [*reasons, *checked.ignored]
+        )
+    return state, [grant]
+
+
+def _clocks_then(
+    step: Step,
+    attempt: int,
+    events: Sequence[ev.AnyEvent],
+    seen: Sequence[datetime],
+    fold: Fold,
+    tolerance: timedelta,
+) -> list[Reason]:
+    """What of the gate's clocks had not passed by custody's own when it saw the step entered.
+
+    The events of an entry that custody was never asked about could be backdated; what it saw when could not.
+    """
+    begun = entered = None
+    for place, event in enumerate(events):
+        if isinstance(event, ev.EntryBegan) and (event.step, event.attempt) == (step.name, attempt):
+            begun = place
+        if isinstance(event, ev.StepEntered) and (event.step, event.attempt) == (step.name, attempt):
+            entered = place
+    if begun is None or entered is None:
+        return [Reason("order", f"the log does not say when `{step.name}` was entered")]
+    then = fold(events[: begun + 1]).state
+    return clocks_by_custody(then, events[: begun + 1], seen[: begun + 1], seen[entered], tolerance)
