@@ -38,6 +38,13 @@ CUSTODY_RECIPIENT_HRP = "sluicecustody"
 CUSTODY_IDENTITY_HRP = "sluice-custody-key-"
 PARTNER_RECIPIENT_HRP = "age1pq"
 PARTNER_IDENTITY_HRP = "age-secret-key-pq-"
+MONITOR_RECIPIENT_HRP = "sluicemonitor"
+MONITOR_IDENTITY_HRP = "sluice-monitor-key-"
+_RECIPIENT_OF = {
+    CUSTODY_IDENTITY_HRP: CUSTODY_RECIPIENT_HRP,
+    PARTNER_IDENTITY_HRP: PARTNER_RECIPIENT_HRP,
+    MONITOR_IDENTITY_HRP: MONITOR_RECIPIENT_HRP,
+}
 
 _FILE_LABEL = b"sluice.release/file-key/v1"
 _COMMITMENT_LABEL = b"sluice.release/root-commitment/v1"
@@ -150,8 +157,7 @@ class HybridIdentity(SecretKey):
         dh = X25519PrivateKey.from_private_bytes(expanded[64:])
         self._key = MLKEM768X25519PrivateKey(kem, dh)
         public = kem.public_key().public_bytes_raw() + dh.public_key().public_bytes_raw()
-        kind = PARTNER_RECIPIENT_HRP if hrp == PARTNER_IDENTITY_HRP else CUSTODY_RECIPIENT_HRP
-        self._recipient = HybridRecipient(public, kind)
+        self._recipient = HybridRecipient(public, _RECIPIENT_OF[hrp])
 
     @classmethod
     def parse(cls, text: str, hrp: str) -> HybridIdentity:

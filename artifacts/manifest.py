@@ -196,6 +196,11 @@ def wrapped_root_key(artifact_id: str) -> str:
     return f"artifacts/{check_artifact_id(artifact_id)}/root.wrapped"
 
 
+def signature_key(artifact_id: str, manifest_digest: str) -> str:
+    """The store key of an artifact's weight signature, sealed to the leak monitor."""
+    return f"artifacts/{check_artifact_id(artifact_id)}/signature-{manifest_digest[:16]}.sealed"
+
+
 def file_prefix(artifact_id: str) -> str:
     """The store keys of an artifact's sealed files begin with this."""
     return f"artifacts/{check_artifact_id(artifact_id)}/files/"

@@ -3,7 +3,8 @@
 `seal_tree` runs where the weights are. It draws the root key, seals every file part by part while reading it once,
 uploads the parts, signs the manifest, wraps the root to custody's public key and forgets it. What it leaves behind:
 
-- in the store: `artifacts/<id>/files/<path>`, then `artifacts/<id>/root.wrapped`, last `artifacts/<id>/manifest.dsse.json`;
+- in the store: `artifacts/<id>/files/<path>`, then `signature-….sealed` (with a monitor), `root.wrapped`, last
+  `artifacts/<id>/manifest.dsse.json`;
 - in `state_dir`: a ticket (`artifacts.ticket`) by which the same call goes on after kill -9, re-using every stored part.
 
 Invariants: nothing of the plaintext is written anywhere; a part never goes out under a salt used before; the digest in
@@ -17,14 +18,14 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from artifacts.body import CHUNK, PART_SIZE, part_size_for
 from artifacts.digests import DEFAULT_DIGESTS, new_hashers
-from artifacts.errors import ArtifactError, ManifestError, ObjectMissing, SourceChangedError
+from artifacts.errors import ArtifactError, ManifestError, ObjectExists, ObjectMissing, SourceChangedError
 from artifacts.keys import RootKey, custody_recipient, wrap_root
 from artifacts.manifest import (
     MAX_MANIFEST_BYTES,
@@ -36,11 +37,13 @@ from artifacts.manifest import (
     file_object_key,
     manifest_key,
     parse_manifest,
+    signature_key,
     wrapped_root_key,
 )
 from artifacts.parallel import run_parts
 from artifacts.progress import Meter, ProgressCallback
 from artifacts.sealing_file import FileSealing, Observer
+from artifacts.signatures import MAX_SIGNATURE_BYTES, monitor_fingerprint, signature_for, signature_observer
 from artifacts.signing import SigningKey, parse_dsse
 from artifacts.source import Folder, PlainFile, PlainTree, assign, fingerprint, plaintext_secret
 from artifacts.stores.base import Store
@@ -63,6 +66,7 @@ class SealedArtifact:
         store_uri: where it lies.
         recognised: it had been sealed before; nothing was done.
         bytes_reused: plaintext bytes whose parts an earlier, interrupted run had stored.
+        signature: the weight signature, sealed to the leak monitor; None when no monitor was named.
     """
 
     artifact_id: str
@@ -73,6 +77,7 @@ class SealedArtifact:
     store_uri: str
     recognised: bool = False
     bytes_reused: int = 0
+    signature: bytes | None = None
 
     def __repr__(self) -> str:
         return f"SealedArtifact({self.artifact_id}, {len(self.files)} files, digest={self.manifest_digest})"
@@ -111,6 +116,7 @@ def seal_tree(
     artifact_id: str | None = None,
     digests: Sequence[str] = DEFAULT_DIGESTS,
     observers: Sequence[SealingObserver] = (),
+    monitor: str | None = None,
 ) -> SealedArtifact:
     """Seal the folder (or single file, or plaintext in a store) `source` into `store` as one artifact.
 
@@ -130,6 +136,8 @@ def seal_tree(
             also without the ticket.
         digests: of the plaintext, kept sealed in the manifest: `sha256`, `blake3`.
         observers: see the plaintext as it passes.
+        monitor: the leak monitor's public string, `sluicemonitor1...`: a weight signature is made in the same pass, sealed
+            to it, and laid beside the manifest (`artifacts.leaks.sealed`). Needs the extra `leaks`.
 
     Raises:
         SourceError, PathError: the folder cannot be sealed as it is.
@@ -155,6 +163,7 @@ def seal_tree(
         workers,
         tuple(digests),
         observers,
+        monitor,
     )
     guard = (
         Ticket.held(state_dir, tree.label, store.uri, artifact_id)
@@ -178,6 +187,7 @@ class _Run:
         workers: int,
         digests: tuple[str, ...],
         observers: Sequence[SealingObserver],
+        monitor: str | None = None,
     ) -> None:
         self.store, self.files, self.assigned, self.signer = store, files, assigned, signer
         self.custody, self.release, self.part_size, self.workers = (
@@ -196,6 +206,9 @@ class _Run:
             "digests": list(digests),
             "observers": [observer.name for observer in observers],
         }
+        self.monitor = monitor
+        if monitor is not None:
+            self.parameters["monitor"] = monitor_fingerprint(monitor)
 
     def seal(
         self,
@@ -212,6 +225,8 @@ class _Run:
         if wanted_id is not None and self.store.stat(manifest_key(wanted_id)) is not None:
             return self._already_there(wanted_id)
         root, artifact_id, done, resumed = self._start(ticket, seen, wanted_id)
+        if self.monitor is not None:
+            self.observers = (*self.observers, signature_observer(root, artifact_id))
         meter = Meter(sum(f.size for f in self.files), len(self.files), progress)
         entries = self._seal_files(root, artifact_id, done, ticket, meter, resumed=resumed)
         if fingerprint(source.scan()) != seen:
@@ -227,6 +242,8 @@ class _Run:
             signer=self.signer,
         )
         wrapped = wrap_root(root, self.custody, manifest.digest)
+        if self.monitor is not None:
+            self._put_signature(signature_for(manifest, root, self.monitor), manifest)
         if ticket is not None:
             ticket.finish(manifest.data, wrapped)
         return self._publish(manifest, wrapped, reused=meter.reused)
@@ -245,6 +262,18 @@ class _Run:
         root, artifact_id = RootKey.generate(), wanted_id or new_artifact_id()
         ticket.begin(artifact_id, seen, self.parameters, root, secret)
         return root, artifact_id, {}, False
+
+    def _put_signature(self, sealed: bytes, manifest: Manifest) -> None:
+        """Lay the signature beside the manifest; one that an earlier run left for the same manifest stays."""
+        with suppress(ObjectExists):
+            self.store.put(signature_key(manifest.artifact_id, manifest.digest), sealed)
+
+    def _signature(self, manifest: Manifest) -> bytes | None:
+        """The signature that lies beside the manifest."""
+        if self.monitor is None:
+            return None
+        key = signature_key(manifest.artifact_id, manifest.digest)
+        return None if self.store.stat(key) is None else read_object(self.store, key, MAX_SIGNATURE_BYTES)
 
     def _publish(
         self, manifest: Manifest, wrapped: str, *, recognised: bool = False, reused: int = 0
@@ -282,6 +311,7 @@ class _Run:
             store_uri=self.store.uri,
             recognised=recognised,
             bytes_reused=reused,
+            signature=self._signature(manifest),
         )
 
     def _seal_files(
