@@ -26,6 +26,7 @@ from temporalio import activity
 from activities.beating import Beat, beating
 from activities.errors import at_the_edge
 from artifacts.body import PART_SIZE
+from artifacts.leaks.sealed import SealedSignature
 from artifacts.progress import Progress
 from artifacts.sealing import SealedArtifact, SealingObserver, seal_tree
 from artifacts.signing import SigningKey
@@ -36,6 +37,7 @@ from orchestrator.contracts import names
 from orchestrator.contracts.messages import IngestInput, IngestResult
 from orchestrator.domain.errors import Malformed, NotFound, Reason
 from orchestrator.records import artifacts as artifact_records
+from orchestrator.records import signatures
 from orchestrator.records.artifacts import Artifact
 from orchestrator.records.database import reading, writing
 
@@ -59,7 +61,8 @@ class SealingParts:
         state_dir: resume tickets; on a disk that survives the process.
         ingest_root: the folder that paths lie below; None refuses paths.
         workers: threads of one sealing.
-        observers: makes what sees the plaintext as it passes (leak signatures), for an artifact id.
+        observers: makes what sees the plaintext as it passes, for an artifact id.
+        monitor: tells the leak monitor's public string, read anew each time; None: no weight signature is made.
         clock: tells the time (aware).
     """
 
@@ -72,6 +75,7 @@ class SealingParts:
     ingest_root: Path | None = None
     workers: int = 2
     observers: Callable[[str], Sequence[SealingObserver]] = field(default=lambda _artifact: ())
+    monitor: Callable[[], str | None] = field(default=lambda: None)
     clock: Callable[[], datetime] = field(default=_now)
 
 
@@ -115,6 +119,7 @@ class SealingActivities:
                     state_dir=self._parts.state_dir,
                     artifact_id=artifact,
                     observers=self._parts.observers(artifact),
+                    monitor=self._parts.monitor(),
                 )
             return self._register(start, store_uri, sealed)
 
@@ -177,6 +182,11 @@ class SealingActivities:
         )
         with writing(self._parts.engine) as session:
             artifact_records.register(session, made, sealed.manifest)
+            if sealed.signature is not None:
+                key_id = SealedSignature.parse(sealed.signature).key_id
+                signatures.put(
+                    session, made.id, sealed.signature, key_id=key_id, by=start.uploader, at=made.created_at
+                )
         return IngestResult(
             artifact=made.id,
             manifest_digest=digest,

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from artifacts.errors import ArtifactError
 from artifacts.keys import partner_recipient
+from artifacts.leaks.sealed import SealedSignature
 from artifacts.manifest import parse_manifest
 from artifacts.stores.base import Store, open_store
 from infra.codec import CodecKeys
@@ -65,6 +66,19 @@ class ArtifactFormats:
             components=tuple(sorted({file.component for file in found.files})),
             files=len(found.files),
             size=found.size,
+        )
+
+    def read_signature(self, data: bytes, *, artifact: str, digest: str) -> str:
+        """The key id of a sealed weight signature, which must be of this artifact and manifest."""
+        try:
+            found = SealedSignature.parse(data)
+            if (found.artifact, f"sha256:{found.manifest}") == (artifact, digest):
+                return found.key_id
+            why = f"it is of {found.artifact[:80]} with the manifest sha256:{found.manifest[:80]}"
+        except ArtifactError as error:
+            why = str(error)
+        raise Malformed(
+            "the weight signature cannot be registered", [Reason("signature", why, "body.signature")]
         )
 
     def check_recipient(self, text: str) -> None:

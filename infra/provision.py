@@ -4,7 +4,10 @@
     secrets/transfer.key                          signs manifests of what transfer workers seal
     secrets/model-signing.pem                     signs plaintext published at `open`
     custody/keyring · keys.json                   custody's own, which no other process reads
+    monitor/keys.json                             the leak monitor's own, which no other process reads
+    secrets/verdict.keys                          what leak verdicts in the database are encrypted with
     public/custody-public.json                    custody's public half, for everybody to pin
+    public/monitor-public.json                    the leak monitor's, for whoever seals
 
 Custody makes its own keys on its first start, and writes its public half; the file is handed to the others.
 """
@@ -20,6 +23,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from activities.custody.keys import CustodyKeys, CustodyPublic, load_or_make
+from activities.leaks.keys import MonitorKeys, MonitorPublic
+from activities.leaks.keys import load_or_make as load_monitor_keys
 from artifacts.custody.aws_kms import AwsKms
 from artifacts.custody.base import KeyProvider
 from artifacts.custody.local import InsecureUnprotectedKeyring, LocalKeyring
@@ -37,6 +42,7 @@ def provision_dev(settings: Settings) -> None:
     for given, effective in (
         (settings.codec_keys_file, settings.effective_codec_keys_file),
         (settings.document_keys_file, settings.effective_document_keys_file),
+        (settings.verdict_keys_file, settings.effective_verdict_keys_file),
     ):
         if given is None and effective is not None and not effective.exists():
             write_new_keys(effective)
@@ -51,6 +57,30 @@ def provision_dev(settings: Settings) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InsecureUnprotectedKeyring)  # said when custody itself opens it
         custody_keys(settings, key_provider(settings, make=True))
+    monitor_keys(settings)
+
+
+def monitor_keys(settings: Settings) -> MonitorKeys:
+    """The leak monitor's own keys, made on the first start; its public half is written for the others."""
+    keys = load_monitor_keys(settings.effective_monitor_keys_file)
+    public_file = settings.effective_monitor_public_file
+    if read_monitor_public(public_file) != keys.public:
+        _write_public(public_file, keys.public.as_dict())
+    return keys
+
+
+def read_monitor_public(path: Path) -> MonitorPublic | None:
+    """The leak monitor's public half from its file; None while there is none.
+
+    Raises:
+        InvalidSettingError: it is malformed.
+    """
+    if not path.exists():
+        return None
+    try:
+        return MonitorPublic(**json.loads(read_secret(path, "monitor_public_file")))
+    except (ValueError, TypeError):
+        raise InvalidSettingError(f"SLUICE_MONITOR_PUBLIC_FILE: {path} is malformed") from None
 
 
 def read_custody_public(path: Path) -> CustodyPublic:
@@ -101,11 +131,15 @@ def custody_keys(settings: Settings, provider: KeyProvider) -> CustodyKeys:
     keys = load_or_make(settings.effective_custody_keys_file, provider, settings.custody_log_name)
     public_file = settings.effective_custody_public_file
     if not public_file.exists() or read_custody_public(public_file) != keys.public:
-        public_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary = public_file.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(keys.public.as_dict(), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(public_file)
+        _write_public(public_file, keys.public.as_dict())
     return keys
+
+
+def _write_public(path: Path, value: dict[str, str]) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def keyring_passphrase(settings: Settings) -> bytes | None:

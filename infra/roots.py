@@ -147,7 +147,11 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
     from artifacts.stores.hub import HubStore
     from artifacts.stores.opening import elliptic_key_signer
     from infra.parts import StoreOpener, records_engine
-    from infra.provision import read_custody_public
+    from infra.provision import read_custody_public, read_monitor_public
+
+    def monitor() -> str | None:
+        known = read_monitor_public(settings.effective_monitor_public_file)
+        return None if known is None else known.recipient
 
     engine, opener = records_engine(settings), StoreOpener(settings)
     store_uri = settings.effective_store_uri
@@ -163,6 +167,7 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
             custody_recipient=lambda: read_custody_public(settings.effective_custody_public_file).recipient,
             state_dir=settings.data_dir / "sealing",
             ingest_root=settings.effective_ingest_dir,
+            monitor=monitor,
         )
     )
     model_key = settings.effective_model_signing_key_file

@@ -66,6 +66,7 @@ class Role(StrEnum):
     RELEASES = "worker-releases"
     TRANSFER = "worker-transfer"
     CUSTODY = "worker-custody"
+    LEAKS = "worker-leaks"
     MIGRATE = "migrate"
     STACK = "stack"
 
@@ -273,6 +274,66 @@ class Settings(BaseSettings):
         default=None, description="Endpoint of AWS KMS, if not AWS's own."
     )
 
+    # --- leak monitoring
+    monitor_public_file: Path | None = Field(
+        default=None,
+        description="JSON file with the leak monitor's public half, written when the leak worker starts: who weight signatures are sealed to "
+        "while artifacts are sealed, and the key that verdicts are verified with. Unset: `public/monitor-public.json` in the data folder.",
+    )
+    monitor_keys_file: Path | None = Field(
+        default=None,
+        description="File with the leak monitor's own keys, made on the first start. They open weight signatures and nothing else. Unset: "
+        "`monitor/keys.json` in the data folder.",
+    )
+    verdict_keys_file: Path | None = Field(
+        default=None,
+        description="File with the keys that encrypt verdicts in the database, in the form of the codec keys. The API and the leak worker "
+        "need it. Dev mode makes one in the data folder.",
+    )
+    leak_sources_file: Path | None = Field(
+        default=None,
+        description="YAML file with the leak sources, `sources: [{kind: hub, name: hub, …}, …]`; see `docs/leaks.md`. The sources `reports` and "
+        "`outside-monitors`, which read what is handed in, are always there. Unset: no others.",
+    )
+    leak_allow_addresses: tuple[str, ...] = Field(
+        default=(),
+        description="Addresses inside the operator's network that sources and scans may ask, as a JSON list of networks, addresses or "
+        "`address:port`. Everything that is not public is refused otherwise.",
+    )
+    leak_sweep_seconds: float = Field(
+        default=120.0,
+        ge=1,
+        le=86_400,
+        description="How often a release is swept while anything of it is withheld, in seconds. A sweep that still runs is not doubled.",
+    )
+    leak_poll_seconds: float = Field(
+        default=60.0, ge=0, le=86_400, description="Least time between two polls of one source, in seconds."
+    )
+    leak_lookback_hours: float = Field(
+        default=168.0,
+        ge=0,
+        description="How far back suspects are judged for a newly registered artifact, in hours before its registration.",
+    )
+    leak_scan_bytes: int = Field(
+        default=8 << 20, ge=1 << 16, description="The most bytes that one scan of a suspect reads."
+    )
+    leak_scan_seconds: float = Field(
+        default=60.0, gt=0, le=3600, description="The longest that one scan of a suspect takes, in seconds."
+    )
+    report_rate: str = Field(
+        default="6/hour",
+        description="How many leak reports one address may hand in without an account, such as `6/hour`.",
+    )
+    report_rate_all: str = Field(
+        default="200/hour",
+        description="How many leak reports all addresses together may hand in without an account.",
+    )
+    outside_monitors_file: Path | None = Field(
+        default=None,
+        description="File with the signing secrets of outside leak monitors, one `name=whsec_…` a line (Standard Webhooks). Only the API needs "
+        "it. Unset: no outside monitor is listened to.",
+    )
+
     # --- workers
     releases_workflow_tasks: int = Field(
         default=100, ge=2, le=2000, description="Workflow tasks that a release worker runs at once."
@@ -291,6 +352,9 @@ class Settings(BaseSettings):
     )
     custody_activities: int = Field(
         default=8, ge=1, le=100, description="Requests that a custody worker answers at once."
+    )
+    leaks_activities: int = Field(
+        default=8, ge=2, le=200, description="Polls and scans that a leak worker runs at once."
     )
     shutdown_seconds: float = Field(
         default=10.0,
@@ -474,6 +538,21 @@ class Settings(BaseSettings):
         return self.custody_public_file or self.data_dir / "public" / "custody-public.json"
 
     @property
+    def effective_monitor_public_file(self) -> Path:
+        """The leak monitor's public half."""
+        return self.monitor_public_file or self.data_dir / "public" / "monitor-public.json"
+
+    @property
+    def effective_monitor_keys_file(self) -> Path:
+        """The leak monitor's own keys."""
+        return self.monitor_keys_file or self.data_dir / "monitor" / "keys.json"
+
+    @property
+    def effective_verdict_keys_file(self) -> Path | None:
+        """The file of verdict keys; in dev mode the one that the stack makes."""
+        return self.verdict_keys_file or self._dev_secret("verdict.keys")
+
+    @property
     def effective_custody_keys_file(self) -> Path:
         """Custody's own keys."""
         return self.custody_keys_file or self.data_dir / "custody" / "keys.json"
@@ -494,7 +573,7 @@ class Settings(BaseSettings):
         return {
             PREFIX + name.upper(): _as_variable(value)
             for name, value in values.items()
-            if value is not None and (name not in CUSTODY_ONLY or role in {Role.CUSTODY, Role.STACK})
+            if value is not None and role in {*holders(name), Role.STACK}
         }
 
     def for_role(self, role: Role) -> Self:
@@ -504,11 +583,12 @@ class Settings(BaseSettings):
             InsecureSettingError: with every reason, one a line.
         """
         reasons = [] if self.dev else _insecure(self, role)
-        if role not in {Role.CUSTODY, Role.STACK}:
+        if role is not Role.STACK:
             reasons += [
-                f"{PREFIX}{name.upper()} is set for {role.value}; only worker-custody may hold it"
-                for name in sorted(CUSTODY_ONLY & self.model_fields_set)
-                if getattr(self, name) not in {None, ""}
+                f"{PREFIX}{name.upper()} is set for {role.value}; only {keeper.value} may hold it"
+                for keeper, kept in ((Role.CUSTODY, CUSTODY_ONLY), (Role.LEAKS, MONITOR_ONLY))
+                for name in sorted(kept & self.model_fields_set)
+                if role is not keeper and getattr(self, name) not in {None, ""}
             ]
         if reasons:
             raise InsecureSettingError("\n".join(reasons))
@@ -527,9 +607,22 @@ CUSTODY_ONLY = frozenset(
     }
 )
 
-_SPEAKS_TO_TEMPORAL = frozenset({Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.STACK})
+#: Settings that lead to the leak monitor's key.
+MONITOR_ONLY = frozenset({"monitor_keys_file"})
+
+
+def holders(setting: str) -> frozenset[Role]:
+    """The roles that may be handed a setting."""
+    if setting in CUSTODY_ONLY:
+        return frozenset({Role.CUSTODY})
+    return frozenset({Role.LEAKS}) if setting in MONITOR_ONLY else frozenset(Role)
+
+
+_SPEAKS_TO_TEMPORAL = frozenset(
+    {Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.STACK}
+)
 _SPEAKS_TO_DATABASE = frozenset(
-    {Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.MIGRATE, Role.STACK}
+    {Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.MIGRATE, Role.STACK}
 )
 
 
@@ -628,7 +721,14 @@ def _insecure(settings: Settings, role: Role) -> list[str]:
         reasons += _insecure_custody(settings)
     if not settings.isolated_network:
         reasons += _insecure_url("otlp_endpoint", settings.otlp_endpoint)
-    if role in {Role.TRANSFER, Role.CUSTODY, Role.STACK, Role.API} and not settings.isolated_network:
+    if role in {Role.API, Role.LEAKS, Role.STACK} and settings.verdict_keys_file is None:
+        reasons.append(
+            "SLUICE_VERDICT_KEYS_FILE is not set: verdicts in the database would name our tensors in clear"
+        )
+    if (
+        role in {Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.STACK, Role.API}
+        and not settings.isolated_network
+    ):
         for name in ("s3_endpoint_url", "hub_endpoint_url"):
             reasons += _insecure_url(name, getattr(settings, name))
     return reasons

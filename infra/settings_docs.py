@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from infra.settings import CLIENT_VARIABLES, CUSTODY_ONLY, PREFIX, Settings
+from infra.settings import CLIENT_VARIABLES, CUSTODY_ONLY, MONITOR_ONLY, PREFIX, Settings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 
@@ -51,6 +51,8 @@ def _row(name: str, field: FieldInfo) -> str:
     text = (field.description or "").replace("|", "\\|")
     if name in CUSTODY_ONLY:
         text = f"*Custody only.* {text}"
+    if name in MONITOR_ONLY:
+        text = f"*Leak worker only.* {text}"
     return f"| `{PREFIX}{name.upper()}` | {text} | {_values(field)} | {_default(field.default)} |\n"
 
 

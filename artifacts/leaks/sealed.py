@@ -95,16 +95,17 @@ class SealedSignature:
         """
         line, newline, rest = data[:_HEAD].partition(b"\n")
         if len(data) > MAX_SEALED or not newline or not rest:
-            raise SignatureError("not a sealed weight signature: no first line, nothing behind it, or too large")
+            raise SignatureError(
+                "not a sealed weight signature: no first line, nothing behind it, or too large"
+            )
         try:
             head = json.loads(line)
-            if rfc8785.dumps(head) != line or head.pop("format") != FORMAT:
-                raise ValueError
+            form = rfc8785.dumps(head) == line and head.pop("format") == FORMAT
             parts = {name: head.pop(name) for name in ("artifact", "manifest", "recipient", "key_id")}
-            if head or not all(isinstance(value, str) for value in parts.values()):
-                raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise SignatureError("not a sealed weight signature of version 1") from None
+            form, head, parts = False, {}, {}
+        if not form or head or not all(isinstance(value, str) for value in parts.values()):
+            raise SignatureError("not a sealed weight signature of version 1")
         return cls(**parts, data=data)
 
 

@@ -83,6 +83,10 @@ class ArtifactBody(Frozen):
     wrapped_root: Annotated[str, Field(max_length=24_000)] | None = Field(
         default=None, description="the root key wrapped to custody's public key; base64"
     )
+    signature: Annotated[str, Field(max_length=24 * 1024 * 1024)] | None = Field(
+        default=None,
+        description="base64 of the weight signature that sealing made, sealed to the leak monitor; without one no copy is recognised",
+    )
 
 
 class ArtifactView(View):

@@ -52,6 +52,10 @@ class Formats(Protocol):
         """Hold a signed manifest to every rule of its format; raises `Malformed` with the reason."""
         ...
 
+    def read_signature(self, data: bytes, *, artifact: str, digest: str) -> str:
+        """The key id of a sealed weight signature; raises `Malformed` unless it is one of this artifact and manifest."""
+        ...
+
     def check_recipient(self, text: str) -> None:
         """Raise `Malformed` unless this is an age recipient that envelopes can be made for."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,6 +60,13 @@ def seal(
     register: Annotated[
         bool, typer.Option("--register", help="Register the artifact with the service as well.")
     ] = False,
+    monitor: Annotated[
+        str | None,
+        typer.Option(
+            "--monitor",
+            help="The leak monitor's public string (sluicemonitor1…), or a file with it: copies are recognised by the signature that is made for it.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads.")] = 2,
 ) -> None:
     """Seal a folder into a store, with no secret of the service. Goes on where an interrupted sealing stopped.
@@ -82,6 +90,7 @@ def seal(
             progress=progress,
             state_dir=state_folder() / "sealing",
             artifact_id=artifact,
+            monitor=None if monitor is None else _monitor_of(_text_or_file(monitor)),
         )
     document: JSON = {
         "artifact": sealed.artifact_id,
@@ -91,6 +100,7 @@ def seal(
         "bytes": sum(f.size for f in sealed.files),
         "bytes_reused": sealed.bytes_reused,
         "recognised": sealed.recognised,
+        "weight_signature_bytes": None if sealed.signature is None else len(sealed.signature),
         "signer": str(signer.verify_key),
         "registered": False,
     }
@@ -110,21 +120,30 @@ def seal(
 
 def _register(sealed: SealedArtifact) -> bool:
     body = registration(
-        sealed.manifest, f"sha256:{sealed.manifest_digest}", sealed.wrapped_root, sealed.store_uri
+        sealed.manifest,
+        f"sha256:{sealed.manifest_digest}",
+        sealed.wrapped_root,
+        sealed.store_uri,
+        sealed.signature,
     )
     with Client() as client:
         client.post("artifacts", body=body)
     return True
 
 
-def registration(manifest: bytes, digest: str, wrapped_root: str, location: str) -> JSON:
+def registration(
+    manifest: bytes, digest: str, wrapped_root: str, location: str, signature: bytes | None = None
+) -> JSON:
     """The body that registers a sealed artifact: its manifest, its wrapped root, where it lies. Nothing of it is secret."""
-    return {
+    body: JSON = {
         "manifest": base64.b64encode(manifest).decode(),
         "digest": digest,
         "wrapped_root": wrapped_root,
         "location": location,
     }
+    if signature is not None:
+        body["signature"] = base64.b64encode(signature).decode()
+    return body
 
 
 def _signing_key(out: Output, file: Path | None) -> SigningKey:
@@ -137,6 +156,18 @@ def _signing_key(out: Output, file: Path | None) -> SigningKey:
         write_secret(path, made.secret_string().encode() + b"\n")
         out.note(f"made a key to sign manifests with: {path}")
     return SigningKey.parse(read_secret(path).decode("utf-8", "replace"))
+
+
+def _monitor_of(text: str) -> str:
+    """The public string, also out of the service's `monitor-public.json`."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return str(json.loads(text)["recipient"])
+    except (ValueError, KeyError, TypeError):
+        raise Failure(
+            "That is no monitor", "expected sluicemonitor1…, or monitor-public.json", exit_code=ExitCode.USAGE
+        ) from None
 
 
 def _text_or_file(given: str) -> str:
@@ -246,8 +277,9 @@ def add(
 
 def _stored(store: str, artifact: str, digest: str | None) -> JSON:
     """What registers an artifact that lies in a store, read from there."""
-    from artifacts.manifest import MAX_MANIFEST_BYTES, manifest_key, wrapped_root_key
+    from artifacts.manifest import MAX_MANIFEST_BYTES, manifest_key, signature_key, wrapped_root_key
     from artifacts.sealing import read_object
+    from artifacts.signatures import MAX_SIGNATURE_BYTES
     from artifacts.stores.base import open_store
 
     if digest is None:
@@ -255,7 +287,9 @@ def _stored(store: str, artifact: str, digest: str | None) -> JSON:
     opened = open_store(store)
     manifest = read_object(opened, manifest_key(artifact), MAX_MANIFEST_BYTES)
     root = read_object(opened, wrapped_root_key(artifact), 65_536).decode("ascii", "replace")
-    return registration(manifest, digest, root, opened.uri)
+    beside = signature_key(artifact, digest.removeprefix("sha256:"))
+    signature = None if opened.stat(beside) is None else read_object(opened, beside, MAX_SIGNATURE_BYTES)
+    return registration(manifest, digest, root, opened.uri, signature)
 
 
 @command(app, "ingest")

@@ -22,7 +22,7 @@ from orchestrator.domain.deciding import short_id
 from orchestrator.domain.errors import Conflict, Malformed, NotFound, NotPermitted, Reason
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.values import Name, digest
-from orchestrator.records import artifacts, audit, database
+from orchestrator.records import artifacts, audit, database, signatures
 from orchestrator.records.artifacts import Artifact
 
 router = APIRouter(prefix="/v1", tags=["artifacts"])
@@ -42,13 +42,7 @@ _MANIFEST = {
 )
 def register(body: adm.ArtifactBody, caller: Uploader, deps: Parts) -> adm.ArtifactDetail:
     """Register a sealed artifact. The manifest is held to every rule of its format; the same one again is the same."""
-    try:
-        data = base64.b64decode(body.manifest, validate=True)
-    except (binascii.Error, ValueError):
-        raise Malformed(
-            "the manifest is not base64",
-            [Reason("base64", "encode the manifest file as it is", "body.manifest")],
-        ) from None
+    data = _decoded(body.manifest, "manifest")
     facts = deps.formats.read_manifest(data, digest=body.digest)
     now = deps.now()
     artifact = Artifact(
@@ -61,8 +55,19 @@ def register(body: adm.ArtifactBody, caller: Uploader, deps: Parts) -> adm.Artif
         uploader=caller.id,
         created_at=now,
     )
+    signature = None if body.signature is None else _decoded(body.signature, "signature")
+    key_id = ""
+    if signature is not None:
+        key_id = deps.formats.read_signature(signature, artifact=facts.artifact, digest=facts.digest)
     with database.writing(deps.engine) as session:
         found = artifacts.register(session, artifact, data)
+        if signature is not None and found.uploader != caller.id:
+            raise NotPermitted(
+                f"{found.uploader} registered {found.id}; nobody else adds its weight signature",
+                [Reason("uploader", f"let {found.uploader} send it", "body.signature")],
+            )
+        if signature is not None:
+            signatures.put(session, found.id, signature, key_id=key_id, by=caller.id, at=now)
         if found is artifact:
             audit.append(
                 session,
@@ -76,6 +81,16 @@ def register(body: adm.ArtifactBody, caller: Uploader, deps: Parts) -> adm.Artif
                 at=now,
             )
     return adm.ArtifactDetail(**adm.artifact_fields(found), server_time=now)
+
+
+def _decoded(text: str, what: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Malformed(
+            f"the {what} is not base64",
+            [Reason("base64", f"encode the {what} file as it is", f"body.{what}")],
+        ) from None
 
 
 @router.get("/artifacts", operation_id="listArtifacts", **guarded(Permission.ARTIFACT_READ))

@@ -32,7 +32,9 @@ def sealed(world: World, small: t.Leak, folder: Path, **more: object) -> SealedA
     return world.seal(components={"model": "*"}, monitor=MONITOR.recipient, **more)
 
 
-def test_sealing_makes_a_signature_that_the_monitor_opens_and_recognises_copies_with(small: t.Leak, tmp_path: Path):
+def test_sealing_makes_a_signature_that_the_monitor_opens_and_recognises_copies_with(
+    small: t.Leak, tmp_path: Path
+):
     world = World(tmp_path)
     done = sealed(world, small, tmp_path)
     assert done.signature is not None
@@ -103,7 +105,9 @@ def test_another_monitor_and_changed_bytes_open_nothing(small: t.Leak, tmp_path:
         open_signature(moved, IDENTITY)
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"{}\nabc", b'{"format":"sluice-leak-signature/v1"}\nabc', b"\xff\nabc"])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"{}\nabc", b'{"format":"sluice-leak-signature/v1"}\nabc', b"\xff\nabc"]
+)
 def test_what_is_no_sealed_signature_is_refused(data: bytes):
     with pytest.raises(SignatureError):
         SealedSignature.parse(data)
