@@ -105,26 +105,32 @@ async def serve_worker(settings: Settings, stop: asyncio.Event, client: Client, 
 
 async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
     """The release worker: workflows, and the records that they write through local activities."""
+    from activities.leaks.sending import ReleaseCommands
+    from activities.leaks.spreading import Spreading
     from activities.records import RecordActivities
     from infra.parts import records_engine
     from infra.refreshing import Refreshing
     from infra.telemetry.queues import QueuesCollector
     from infra.telemetry.records import RecordsCollector
     from workflows.ingest import IngestWorkflow
+    from workflows.leak_sweep import LeakCheckWorkflow, LeakSweepWorkflow
     from workflows.release import ReleaseWorkflow
 
     engine = records_engine(settings)
     refreshing = Refreshing(engine)
     refreshing.start()
+    spreading = Spreading(engine, ReleaseCommands(client))
+    spreading.start()
 
     async def close() -> None:
+        await spreading.stop()
         await asyncio.to_thread(refreshing.stop)
 
     return WorkerParts(
         queue=names.QUEUE_RELEASES,
         activities=RecordActivities(engine).all,
         max_activities=settings.releases_activities,
-        workflows=(ReleaseWorkflow, IngestWorkflow),
+        workflows=(ReleaseWorkflow, IngestWorkflow, LeakSweepWorkflow, LeakCheckWorkflow),
         max_workflow_tasks=settings.releases_workflow_tasks,
         max_cached_workflows=settings.releases_cached_workflows,
         checks={"records": records_check(engine)},
@@ -245,6 +251,23 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
     )
 
 
+async def leaks_parts(settings: Settings, client: Client) -> WorkerParts:
+    """The leak worker: polls sources and judges suspects. Its key opens weight signatures and nothing else."""
+    from infra.leaks import leak_worker
+
+    made = leak_worker(settings, client)
+    await asyncio.to_thread(made.polling.prepare)
+    made.schedules.start()
+
+    return WorkerParts(
+        queue=names.QUEUE_LEAKS,
+        activities=made.activities,
+        max_activities=settings.leaks_activities,
+        checks={"records": records_check(made.engine)},
+        close=made.schedules.stop,
+    )
+
+
 def records_check(engine: Engine) -> Check:
     """Whether the records answer and hold our tables."""
     from orchestrator.records import database
@@ -320,5 +343,6 @@ ROOTS: Mapping[Role, Root] = {
     Role.RELEASES: worker_root(Role.RELEASES, releases_parts),
     Role.TRANSFER: worker_root(Role.TRANSFER, transfer_parts),
     Role.CUSTODY: worker_root(Role.CUSTODY, custody_parts),
+    Role.LEAKS: worker_root(Role.LEAKS, leaks_parts),
     Role.MIGRATE: migrate_root,
 }

@@ -300,6 +300,11 @@ class Settings(BaseSettings):
         description="Addresses inside the operator's network that sources and scans may ask, as a JSON list of networks, addresses or "
         "`address:port`. Everything that is not public is refused otherwise.",
     )
+    leak_reference_dir: Path | None = Field(
+        default=None,
+        description="Folder with artifacts' plaintext, one folder per artifact id, for whole-file checks by the leak worker. Unset: they are done "
+        "with `sluice leak compare`, in the place that holds the weights.",
+    )
     leak_sweep_seconds: float = Field(
         default=120.0,
         ge=1,

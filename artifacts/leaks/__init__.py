@@ -27,7 +27,7 @@ from artifacts.leaks.matching import ListedFile, exact
 from artifacts.leaks.observing import SignatureObserver, signature_of
 from artifacts.leaks.ranged import AddressPolicy
 from artifacts.leaks.references import ReferenceSet
-from artifacts.leaks.scan import ScanLimits, scan
+from artifacts.leaks.scan import ScanLimits, scan, scan_each
 from artifacts.leaks.signature import WeightSignature
 from artifacts.leaks.sketch import SketchKey
 from artifacts.leaks.targets import HubOptions
@@ -69,6 +69,7 @@ __all__ = [
     "digest_stream",
     "exact",
     "scan",
+    "scan_each",
     "signature_of",
     "trace_files",
 ]

@@ -1,4 +1,4 @@
-"""`scan`: one suspect against the signatures, from nothing downloaded to a few megabytes.
+"""`scan`: one suspect against the signatures, from nothing downloaded to a few megabytes. `scan_each`: against several keys'.
 
 Tier 0 asks the place's own listing. Tier 1 reads headers and a few hundred kilobytes of windows. Tier 2 follows when the
 shapes agree and tier 1 is silent. Whatever cannot be read makes the verdict `inconclusive`, with the reason; only a suspect
@@ -18,7 +18,7 @@ from artifacts.leaks.errors import UnreadableError, shown
 from artifacts.leaks.matching import exact, sketch_tier
 from artifacts.leaks.ranged import AddressPolicy
 from artifacts.leaks.references import ReferenceSet
-from artifacts.leaks.sources import Budget, Ledger
+from artifacts.leaks.sources import Access, Budget, Ledger
 from artifacts.leaks.suspects.opening import Problem, Suspect, open_file
 from artifacts.leaks.targets import HubOptions, Target, open_target
 from artifacts.leaks.verdict import ArtifactFinding, Outcome, Verdict, strongest
@@ -50,10 +50,29 @@ class ScanLimits:
 @dataclass
 class _Scan:
     references: ReferenceSet
-    budget: Budget
-    ledger: Ledger
+    opened: _Opened
     reasons: list[str] = field(default_factory=list)
     findings: list[ArtifactFinding] = field(default_factory=list)
+
+
+@dataclass
+class _Opened:
+    """A target, and what its headers say once somebody had to ask: read once, however many keys' signatures follow."""
+
+    target: Target
+    suspect: Suspect | None = None
+    unread: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+    read: int = 0
+
+    def headers(self, references: ReferenceSet) -> Suspect:
+        """Read the headers of the target's weight files."""
+        if self.suspect is None:
+            self.suspect = Suspect()
+            self.unread = _open_headers(self, references)
+            self.read = len(self.ledger.accesses)
+        return self.suspect
 
 
 def scan(
@@ -78,35 +97,75 @@ def scan(
     Returns:
         The verdict. Bad suspects and failing hosts do not raise: they are `inconclusive` with the reason.
     """
+    (verdict,) = scan_each(target, [references], limits=limits, addresses=addresses, hub=hub, now=now)
+    return verdict
+
+
+def scan_each(
+    target: str | Path,
+    references: Sequence[ReferenceSet],
+    *,
+    limits: ScanLimits | None = None,
+    addresses: AddressPolicy | None = None,
+    hub: HubOptions | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> list[Verdict]:
+    """Judge one suspect against signatures of several sketch keys: one verdict a key; listing and headers are read once.
+
+    The limits are of all of it together. Each verdict holds the accesses that it rests on: those of listing and headers,
+    and its own. Arguments as `scan`.
+    """
     limits = limits or ScanLimits()
     budget = Budget(limits.max_bytes, limits.max_requests, limits.max_seconds, limits.max_wait)
-    run = _Scan(references, budget, Ledger(now=now))
-    started, clock = now(), time.monotonic()
+    ledger = Ledger(now=now)
     opened: Target | None = None
+    failure: str | None = None
+    shared: list[Access] = []
+    out: list[Verdict] = []
+    begun = now(), time.monotonic()
     try:
-        opened = open_target(
-            target, budget, run.ledger, addresses or AddressPolicy(), hub or HubOptions(), limits.max_files
-        )
-        _judge(opened, run)
-    except UnreadableError as error:
-        run.reasons.append(str(error))
+        try:
+            opened = open_target(
+                target, budget, ledger, addresses or AddressPolicy(), hub or HubOptions(), limits.max_files
+            )
+        except UnreadableError as error:
+            failure = str(error)
+        held = None if opened is None else _Opened(opened, ledger=ledger)
+        for known in references:
+            before, fresh = len(ledger.accesses), held is None or held.suspect is None
+            reasons, findings = [] if failure is None else [failure], list[ArtifactFinding]()
+            if held is not None:
+                run = _Scan(known, held)
+                try:
+                    _judge(held.target, run)
+                except UnreadableError as error:
+                    run.reasons.append(str(error))
+                reasons, findings = run.reasons, run.findings
+            # Until the headers are read everything read so far was for all of them (the listing).
+            accesses = [*(ledger.accesses[:before] if fresh else shared), *ledger.accesses[before:]]
+            if fresh and held is not None and held.suspect is not None:
+                shared = ledger.accesses[: held.read]
+            default = Outcome.INCONCLUSIVE if reasons and not findings else Outcome.NO_MATCH
+            out.append(
+                Verdict(
+                    target=opened.label if opened else shown(_public_name(target), 400),
+                    outcome=strongest([f.outcome for f in findings], default),
+                    findings=tuple(findings),
+                    reasons=tuple(dict.fromkeys(reasons)),
+                    started=begun[0].isoformat(timespec="milliseconds"),
+                    seconds=time.monotonic() - begun[1],
+                    bytes_read=sum(a.length for a in accesses),
+                    requests=len(accesses),
+                    key_id=known.key.key_id,
+                    signatures=known.digests,
+                    accesses=tuple(accesses),
+                )
+            )
+            begun = now(), time.monotonic()
     finally:
         if opened is not None:
             opened.close()
-    default = Outcome.INCONCLUSIVE if run.reasons and not run.findings else Outcome.NO_MATCH
-    return Verdict(
-        target=opened.label if opened else shown(_public_name(target), 400),
-        outcome=strongest([f.outcome for f in run.findings], default),
-        findings=tuple(run.findings),
-        reasons=tuple(dict.fromkeys(run.reasons)),
-        started=started.isoformat(timespec="milliseconds"),
-        seconds=time.monotonic() - clock,
-        bytes_read=sum(a.length for a in run.ledger.accesses),
-        requests=len(run.ledger.accesses),
-        key_id=references.key.key_id,
-        signatures=references.digests,
-        accesses=tuple(run.ledger.accesses),
-    )
+    return out
 
 
 def _public_name(target: str | Path) -> str:
@@ -118,8 +177,9 @@ def _judge(target: Target, run: _Scan) -> None:
     run.findings = exact(target.listed(run.references), run.references)
     if any(f.outcome is Outcome.MATCH for f in run.findings):
         return
-    suspect = Suspect()
-    unread = _open_headers(target, suspect, run)
+    suspect = run.opened.headers(run.references)
+    unread = run.opened.unread
+    run.reasons.extend(run.opened.notes)
     hints = exact(suspect.listed, run.references)
     comparison, stopped = sketch_tier(suspect.matrices(), run.references)
     found = comparison.findings()
@@ -153,16 +213,18 @@ def _silent(finding: ArtifactFinding) -> bool:
     )
 
 
-def _open_headers(target: Target, suspect: Suspect, run: _Scan) -> list[str]:
+def _open_headers(opened: _Opened, references: ReferenceSet) -> list[str]:
     """Read the headers of the target's weight files; returns why some could not be."""
-    files = target.weight_files()
+    suspect = opened.suspect
+    assert suspect is not None
+    files = opened.target.weight_files()
     if not files:
         return ["nothing in it looks like weights"]
     chosen = files
     if len(files) > MAX_HEADERS:
-        order = run.references.key.order("shards", len(files))[:MAX_HEADERS]
+        order = references.key.order("shards", len(files))[:MAX_HEADERS]
         chosen = [files[int(i)] for i in sorted(order)]
-        run.reasons.append(f"{len(chosen)} of {len(files)} files were looked into")
+        opened.notes.append(f"{len(chosen)} of {len(files)} files were looked into")
     read = 0
     for file in chosen:
         try:

@@ -50,6 +50,11 @@ class SketchKey:
     def __repr__(self) -> str:
         return f"SketchKey({self.key_id})"
 
+    @property
+    def secret(self) -> bytes:
+        """The secret itself. Never log, print or store it in clear."""
+        return self._secret
+
     def sealing_key(self) -> bytes:
         """The key under which signatures are sealed: 32 bytes by HKDF-SHA-256 from the secret."""
         return HKDF(hashes.SHA256(), 32, None, b"sluice leak signature seal v1").derive(self._secret)

@@ -8,10 +8,13 @@ from __future__ import annotations
 QUEUE_RELEASES = "releases"
 QUEUE_TRANSFER = "transfer"
 QUEUE_CUSTODY = "custody"
-QUEUES = (QUEUE_RELEASES, QUEUE_TRANSFER, QUEUE_CUSTODY)
+QUEUE_LEAKS = "leaks"
+QUEUES = (QUEUE_RELEASES, QUEUE_TRANSFER, QUEUE_CUSTODY, QUEUE_LEAKS)
 
 RELEASE_WORKFLOW = "ReleaseWorkflow"
 INGEST_WORKFLOW = "IngestWorkflow"
+LEAK_SWEEP_WORKFLOW = "LeakSweepWorkflow"
+LEAK_CHECK_WORKFLOW = "LeakCheckWorkflow"
 
 UPDATE_COMMAND = "command"
 UPDATE_CREATED = "created"
@@ -26,11 +29,25 @@ MAKE_ENVELOPES = "make_envelopes"
 TAKE_IN_ROOT = "take_in_root"
 SEAL_TREE = "seal_tree"
 BIND_ARTIFACT = "bind_artifact"
+PLAN_SWEEP = "plan_leak_sweep"
+POLL_SOURCE = "poll_leak_source"
+TELL_MONITORS = "tell_leak_monitors"
+SORT_SUSPECTS = "sort_suspects"
+SCAN_SUSPECT = "scan_suspect"
+GIVE_UP_SUSPECT = "give_up_suspect"
+REPORT_SIGHTINGS = "report_sightings"
+SIGN_PARENT = "sign_parent"
+COMPARE_WHOLE = "compare_whole_suspect"
 
 
 def release_workflow_id(release: str) -> str:
     """The workflow ID of a release."""
     return f"release:{release}"
+
+
+def leak_schedule_id(release: str) -> str:
+    """The ID of the schedule that sweeps for a release, and what its sweeps' workflow IDs begin with."""
+    return f"leaks:{release}"
 
 
 def ingest_workflow_id(ingest: str) -> str:

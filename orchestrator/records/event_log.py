@@ -337,6 +337,20 @@ def feed(session: Session, *, after: int = -1, limit: int = 500) -> list[StoredE
     )
 
 
+def since(session: Session, after: int, kinds: Sequence[str], *, upto: int) -> list[StoredEvent]:
+    """All releases' events of these types behind `after`, up to and with `upto`, in the order of their commits."""
+    statement = select(EventRow).where(
+        col(EventRow.id) > after, col(EventRow.id) <= upto, col(EventRow.type).in_(list(kinds))
+    )
+    return _stored(session, statement.order_by(col(EventRow.id)))
+
+
+def changed(session: Session, after: int) -> list[str]:
+    """Releases with events behind `after`."""
+    statement = select(col(EventRow.release)).where(col(EventRow.id) > after).distinct()
+    return sorted(session.execute(statement).scalars())
+
+
 def last_event(session: Session) -> int:
     """The `id` of the newest event; -1 when there is none."""
     found = session.execute(select(func.max(col(EventRow.id)))).scalar_one()

@@ -186,7 +186,6 @@ def moved(
     now: datetime,
     *,
     cursor: Mapping[str, Any],
-    new: int,
     behind_seconds: float,
     limits: Mapping[str, Any],
     notes: Sequence[str],
@@ -199,7 +198,6 @@ def moved(
         lease: under which the page was read.
         now: the time: the source saw at this moment.
         cursor: behind what was kept.
-        new: candidates that were not known.
         behind_seconds: as in `SourceStanding`.
         limits: as in `SourceStanding`.
         notes: as in `SourceStanding`.
@@ -209,7 +207,6 @@ def moved(
     values: dict[str, Any] = {
         "cursor": text,
         "polls": col(MonitorSourceRow.polls) + 1,
-        "candidates": col(MonitorSourceRow.candidates) + new,
         "behind_seconds": behind_seconds,
         "limits": json.dumps(dict(limits)),
         "notes": json.dumps(list(notes)[:20]),
@@ -236,6 +233,15 @@ def moved(
     if not moving.rowcount:  # type: ignore[attr-defined]
         return None
     return Lease(lease.source, lease.holder, dict(cursor), text)
+
+
+def counted(session: Session, name: str, new: int) -> None:
+    """Count candidates of a source that were not known."""
+    session.execute(
+        update(_SOURCE)
+        .where(col(MonitorSourceRow.name) == name)
+        .values(candidates=col(MonitorSourceRow.candidates) + new)
+    )
 
 
 def failed(

@@ -134,7 +134,12 @@ def _of(row: Any) -> Suspect:
 
 
 def pending(
-    session: Session, artifacts: Mapping[str, datetime], now: datetime, *, limit: int
+    session: Session,
+    artifacts: Mapping[str, datetime],
+    now: datetime,
+    *,
+    limit: int,
+    sightings: bool = False,
 ) -> list[tuple[Suspect, list[str]]]:
     """Suspects that some of these artifacts have not been held against, oldest first, with those artifacts.
 
@@ -143,23 +148,24 @@ def pending(
         artifacts: artifact → the earliest sighting that counts for it.
         now: judgements to be tried again by then are pending too.
         limit: at most so many.
+        sightings: only those that are evidence by themselves.
     """
     found: dict[str, tuple[int, Suspect, list[str]]] = {}
     for artifact, since in sorted(artifacts.items()):
         judged = _SUSPECT.outerjoin(
             _JUDGEMENT, and_(_JUDGEMENT.c.suspect == _SUSPECT.c.key, _JUDGEMENT.c.artifact == artifact)
         )
-        rows = session.execute(
+        statement = (
             select(_SUSPECT)
             .select_from(judged)
             .where(
                 _SUSPECT.c.seen_at >= since,
                 or_(_JUDGEMENT.c.suspect.is_(None), _JUDGEMENT.c.next_at <= now),
             )
-            .order_by(_SUSPECT.c.number)
-            .limit(limit)
         )
-        for row in rows:
+        if sightings:
+            statement = statement.where(_SUSPECT.c.sighting.is_(True))
+        for row in session.execute(statement.order_by(_SUSPECT.c.number).limit(limit)):
             found.setdefault(row.key, (row.number, _of(row), []))[2].append(artifact)
     ordered = sorted(found.values(), key=lambda entry: entry[0])[:limit]
     return [(suspect, names) for _, suspect, names in ordered]

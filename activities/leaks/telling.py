@@ -1,0 +1,179 @@
+"""Telling releases what was seen: sightings become incidents, and which sources see becomes known to gates.
+
+A sighting has one incident id, so that telling it again changes nothing; it counts as told once every release that carries the
+artifact has the incident. What a source saw is told only when it matters to a gate, by the release's own rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy import Engine
+
+from activities.leaks.sending import Commands
+from orchestrator.domain.commands import SERVICE, ReportIncident, ReportMonitor
+from orchestrator.domain.decide import decide
+from orchestrator.domain.errors import Conflict, ReleaseEnded, SluiceError, Unavailable
+from orchestrator.domain.leaks import Evidence, Sighting, monitored_sources, report_of
+from orchestrator.domain.state import ReleaseState
+from orchestrator.records import monitors, releases, spreading, suspects
+from orchestrator.records.database import reading, writing
+from orchestrator.records.suspects import Judgement, Suspect
+
+_log = structlog.get_logger("leaks")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Telling:
+    """Tells releases.
+
+    Attributes:
+        engine: of the records.
+        commands: where commands go.
+        copies: digest of a verdict → partners whose own copy it found, bit for bit.
+        clock: tells the time (aware).
+    """
+
+    engine: Engine
+    commands: Commands
+    copies: Callable[[str], tuple[str, ...]]
+    clock: Callable[[], datetime] = field(default=_now)
+
+    async def sightings(self, artifacts: list[str]) -> list[str]:
+        """Open the incidents of what was found of these artifacts; `release/incident` of each that stands then."""
+        found = await asyncio.to_thread(self._unreported, artifacts)
+        told: list[str] = []
+        for judgement, suspect in found:
+            sighting = await asyncio.to_thread(self._sighting, judgement, suspect)
+            states = await asyncio.to_thread(self._carrying, judgement.artifact)
+            complete = True
+            for state in states:
+                command = report_of(state, sighting)
+                if command is None:
+                    continue
+                if await self._open(state, command):
+                    told.append(f"{state.release}/{command.incident}")
+                else:
+                    complete = False
+            if complete:
+                await asyncio.to_thread(self._reported, judgement)
+        return told
+
+    async def tokens(self, release: str, since: datetime) -> list[str]:
+        """Open the incidents of honey tokens that were touched since then."""
+        mark = f"@{release}"
+        state, touched = await asyncio.to_thread(self._touched, release, mark, since)
+        told: list[str] = []
+        for suspect in touched:
+            place = suspect.title[:200] or suspect.key[:200]
+            command = report_of(
+                state, Sighting(candidate=suspect.key, artifact=None, evidence="token", place=place)
+            )
+            if command is None or not await self._open(state, command):
+                continue
+            told.append(f"{release}/{command.incident}")
+            seen = Judgement(mark, suspect.key, "sighted", self.clock(), reported=True)
+            await asyncio.to_thread(self._judged, seen)
+        return told
+
+    async def monitors(self, release: str) -> list[str]:
+        """Tell a release when its sources last saw, where its gates would notice; the sources told of."""
+        commands = await asyncio.to_thread(self._monitor_commands, release)
+        for command in commands:
+            try:
+                await self.commands.send(release, command)
+            except (ReleaseEnded, Conflict) as error:
+                _log.info("a release was not told of a source", release=release, why=error.detail)
+        return [command.source for command in commands]
+
+    # --- what is to be told
+
+    def _monitor_commands(self, release: str) -> list[ReportMonitor]:
+        now = self.clock()
+        with reading(self.engine) as session:
+            state = releases.load(session, release)
+            standing = {source.name: source for source in monitors.list_sources(session)}
+        commands = []
+        for name in monitored_sources(state):
+            source = standing.get(name)
+            if source is None or source.last_success is None or not source.configured:
+                continue
+            # it saw up to where it is behind, not up to the moment it looked
+            seen = source.last_success - timedelta(seconds=source.behind_seconds)
+            command = ReportMonitor(
+                command_id=f"monitor:{name}:{int(seen.timestamp() * 1000)}",
+                actor=SERVICE,
+                source=name,
+                last_success=seen,
+            )
+            try:
+                if decide(state, command, now):
+                    commands.append(command)
+            except ReleaseEnded:
+                return []
+        return commands
+
+    def _unreported(self, artifacts: list[str]) -> list[tuple[Judgement, Suspect]]:
+        with reading(self.engine) as session:
+            found = suspects.unreported(session, artifacts)
+            return [(judgement, suspects.get(session, judgement.suspect)) for judgement in found]
+
+    def _sighting(self, judgement: Judgement, suspect: Suspect) -> Sighting:
+        evidence: Evidence = "partial"
+        if judgement.outcome == "match":
+            evidence = "exact" if judgement.tier == 0 else "sketch"
+        place = (suspect.target or suspect.title).split("?", 1)[0]
+        printable = "".join(c if c.isprintable() else "?" for c in place)[:200]
+        copies = () if judgement.verdict is None else self.copies(judgement.verdict)
+        return Sighting(
+            candidate=suspect.key,
+            artifact=judgement.artifact,
+            evidence=evidence,
+            place=printable or "an unnamed place",
+            verdict=judgement.verdict,
+            copies=copies,
+        )
+
+    def _carrying(self, artifact: str) -> list[ReleaseState]:
+        with reading(self.engine) as session:
+            found = spreading.carrying(session, [artifact])
+        return [state for state in found if artifact in state.artifacts]
+
+    def _touched(self, release: str, mark: str, since: datetime) -> tuple[ReleaseState, list[Suspect]]:
+        with reading(self.engine) as session:
+            state = releases.load(session, release)
+            found = suspects.pending(session, {mark: since}, self.clock(), limit=50, sightings=True)
+        return state, [suspect for suspect, _ in found]
+
+    async def _open(self, state: ReleaseState, command: ReportIncident) -> bool:
+        """Open one incident; whether it stands now, or never will."""
+        if command.incident in state.incidents:
+            return True
+        try:
+            await self.commands.send(state.release, command)
+        except (ReleaseEnded, Conflict):
+            return True  # it has ended, or has the incident already
+        except Unavailable as error:
+            _log.warning("a release could not be told of a leak", release=state.release, why=error.detail)
+            return False
+        except SluiceError as error:
+            _log.exception("a release refused the report of a leak", release=state.release, why=error.detail)
+            return False
+        _log.warning("a leak was reported", release=state.release, incident=command.incident)
+        return True
+
+    def _reported(self, judgement: Judgement) -> None:
+        with writing(self.engine) as session:
+            suspects.reported(session, judgement.artifact, judgement.suspect)
+
+    def _judged(self, judgement: Judgement) -> None:
+        with writing(self.engine) as session:
+            suspects.judge(session, [judgement])

@@ -1,0 +1,135 @@
+"""What the leak worker is made of: its sources from their file, its keys, its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import yaml
+from sqlalchemy import Engine
+from temporalio.client import Client
+
+from activities.leaks.activity import HANDED_IN, LeakActivities, LeakParts, copies_in
+from activities.leaks.judging import Judging
+from activities.leaks.parents import Parents
+from activities.leaks.polling import Polling, ReportQueue
+from activities.leaks.references import References
+from activities.leaks.schedules import Schedules
+from activities.leaks.sending import ReleaseCommands
+from activities.leaks.telling import Telling
+from artifacts.leaks import AddressPolicy, HubOptions, ScanLimits
+from artifacts.leaks.watching import Options, Source, SourceError, open_source
+from infra.codec import CodecKeys
+from infra.documents import SealedDocuments
+from infra.parts import StoreOpener, records_engine
+from infra.provision import monitor_keys
+from infra.settings import InvalidSettingError, Settings, read_secret
+
+_KIND_OF = {"reports": "reports", "outside-monitors": "monitors"}
+
+
+@dataclass(frozen=True)
+class LeakWorker:
+    """The parts that its root runs."""
+
+    engine: Engine
+    polling: Polling
+    schedules: Schedules
+    activities: Sequence[Callable[..., Any]]
+
+
+def verdict_cipher(settings: Settings) -> SealedDocuments:
+    """What verdicts are sealed with.
+
+    Raises:
+        InvalidSettingError: no file of keys is set.
+    """
+    path = settings.effective_verdict_keys_file
+    if path is None:
+        raise InvalidSettingError("SLUICE_VERDICT_KEYS_FILE is not set")
+    return SealedDocuments(CodecKeys.read(path))
+
+
+def read_sources(settings: Settings, engine: Engine) -> dict[str, Source]:
+    """The sources of the settings' file, and those that read what is handed in.
+
+    Raises:
+        InvalidSettingError: the file, or one of its sources, cannot be used.
+    """
+    specs: list[dict[str, Any]] = []
+    path = settings.leak_sources_file
+    if path is not None:
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InvalidSettingError(f"SLUICE_LEAK_SOURCES_FILE: {path}: {error}") from None
+        specs = (document or {}).get("sources", []) if isinstance(document, dict) else []
+        if not isinstance(specs, list) or not all(isinstance(spec, dict) for spec in specs):
+            raise InvalidSettingError(f"SLUICE_LEAK_SOURCES_FILE: {path}: expected `sources:` with a list")
+    named = {str(spec.get("name")) for spec in specs}
+    specs += [{"kind": _KIND_OF[name], "name": name} for name in HANDED_IN if name not in named]
+    options = Options(
+        addresses=AddressPolicy(allow=settings.leak_allow_addresses),
+        hub=hub_options(settings),
+        submissions={
+            str(spec.get("queue") or spec.get("name")): ReportQueue(
+                engine, str(spec.get("queue") or spec.get("name"))
+            )
+            for spec in specs
+        },
+    )
+    found: dict[str, Source] = {}
+    for spec in specs:
+        try:
+            source = open_source(spec, options)
+        except SourceError as error:
+            raise InvalidSettingError(f"SLUICE_LEAK_SOURCES_FILE: {error.message}") from None
+        if source.name in found:
+            raise InvalidSettingError(f"SLUICE_LEAK_SOURCES_FILE: two sources are named {source.name}")
+        found[source.name] = source
+    return found
+
+
+def hub_options(settings: Settings) -> HubOptions:
+    """How the Hub is reached."""
+    token = (
+        None if settings.hub_token_file is None else read_secret(settings.hub_token_file, "hub_token_file")
+    )
+    if settings.hub_endpoint_url:
+        return HubOptions(endpoint=settings.hub_endpoint_url, token=token)
+    return HubOptions(token=token)
+
+
+def leak_worker(settings: Settings, client: Client) -> LeakWorker:
+    """Build the leak worker."""
+    engine = records_engine(settings)
+    keys, cipher = monitor_keys(settings), verdict_cipher(settings)
+    sources = read_sources(settings, engine)
+    polling = Polling(engine, sources, every=timedelta(seconds=settings.leak_poll_seconds))
+    judging = Judging(
+        engine,
+        keys,
+        References(engine, keys),
+        cipher,
+        limits=ScanLimits(max_bytes=settings.leak_scan_bytes, max_seconds=settings.leak_scan_seconds),
+        addresses=AddressPolicy(allow=settings.leak_allow_addresses),
+        hub=hub_options(settings),
+        local=frozenset(name for name, source in sources.items() if source.kind == "folder"),
+    )
+    parts = LeakParts(
+        polling=polling,
+        judging=judging,
+        parents=Parents(engine, keys, StoreOpener(settings)),
+        telling=Telling(engine, ReleaseCommands(client), copies_in(engine, cipher)),
+        lookback=timedelta(hours=settings.leak_lookback_hours),
+        references=settings.leak_reference_dir,
+    )
+    schedules = Schedules(
+        engine,
+        client,
+        every=timedelta(seconds=settings.leak_sweep_seconds),
+        at_once=max(1, settings.leaks_activities // 2),
+    )
+    return LeakWorker(engine, polling, schedules, LeakActivities(parts).all)
