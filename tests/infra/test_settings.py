@@ -33,6 +33,7 @@ def production(tmp_path, **more):
         "data_dir": tmp_path,
         "codec_keys_file": keys,
         "document_keys_file": keys,
+        "verdict_keys_file": keys,
         "keyring_passphrase_file": passphrase,
     }
     return Settings(**(values | more))
@@ -119,6 +120,7 @@ def test_safe_settings_start_every_role(tmp_path, role):
     [
         (Role.API, {"codec_keys_file": None}, "payloads in Temporal would be in clear"),
         (Role.API, {"document_keys_file": None}, "evidence texts in the database would be in clear"),
+        (Role.LEAKS, {"verdict_keys_file": None}, "verdicts in the database would name our tensors"),
         (Role.CUSTODY, {"keyring_passphrase_file": None}, "the local keyring is unprotected"),
         (Role.API, {"api_host": "0.0.0.0"}, "SLUICE_API_TRUSTED_PROXIES"),
         (Role.API, {"api_host": "0.0.0.0", "api_trusted_proxies": ("10.0.0.0/8",)}, "SLUICE_API_PUBLIC_URL"),
@@ -167,6 +169,13 @@ def test_a_process_that_is_handed_custodys_settings_does_not_start(tmp_path, nam
     settings = production(tmp_path, **({"keyring_passphrase_file": None} | {name: value}), dev=dev)
     with pytest.raises(InsecureSettingError, match="only worker-custody may hold it"):
         settings.for_role(Role.API)
+
+
+@pytest.mark.parametrize("role", [Role.API, Role.CUSTODY, Role.TRANSFER, Role.RELEASES])
+def test_a_process_that_is_handed_the_monitors_key_does_not_start(tmp_path, role):
+    settings = production(tmp_path, monitor_keys_file="/x")
+    with pytest.raises(InsecureSettingError, match="only worker-leaks may hold it"):
+        settings.for_role(role)
 
 
 def test_a_child_process_reads_back_the_settings_it_was_handed(tmp_path, monkeypatch):
