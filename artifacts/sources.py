@@ -26,7 +26,9 @@ from artifacts.stores.base import Store, open_store
 from artifacts.stores.directory import DirectoryStore
 
 _ATTEMPTS = 5
-_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+"""Seconds without a byte, and for a connection."""
+
 LOCAL_STEP = 1024 * 1024
 """Local files are read in pieces of this size, into memory that is used again and stays in the processor's cache."""
 
@@ -247,8 +249,11 @@ class UrlBlob:
                 ) from None
 
     def _get(self, start: int, length: int, into: bytearray) -> None:
+        self._get_from(self._url, start, length, into)
+
+    def _get_from(self, url: str, start: int, length: int, into: bytearray) -> None:
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
-        with self._client.stream("GET", self._url, headers=headers) as answer:
+        with self._client.stream("GET", url, headers=headers) as answer:
             self._check(answer, start, length)
             wanted = len(into) + length
             for block in answer.iter_raw():
@@ -314,7 +319,7 @@ class UrlSource:
 
     def __init__(self, urls: Mapping[str, str] | str, client: httpx.Client | None = None) -> None:
         self._urls = urls
-        self._client = client or httpx.Client(timeout=_TIMEOUT, follow_redirects=True, max_redirects=5)
+        self._client = client or httpx.Client(timeout=TIMEOUT, follow_redirects=True, max_redirects=5)
         self._own = client is None
 
     def blob(self, path: str) -> Blob:

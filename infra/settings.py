@@ -199,6 +199,13 @@ class Settings(BaseSettings):
         description="Networks (CIDR, as a JSON list) of the proxies that end TLS and whose `X-Forwarded-For` is believed. Needed to "
         "listen on more than loopback.",
     )
+    link_seconds: int = Field(
+        default=900,
+        ge=30,
+        le=43200,
+        description="How long a link to a sealed file in S3 is good, in seconds. The API process signs links with S3 credentials of "
+        "its own, which need `s3:GetObject` on `artifacts/*` of the store and nothing else.",
+    )
 
     sign_in_file: Path | None = Field(
         default=None,

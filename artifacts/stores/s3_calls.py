@@ -104,6 +104,8 @@ def make_client(
             max_pool_connections=max_connections,
             # Buckets as host names need DNS that only the big providers have.
             s3={"addressing_style": "path" if endpoint_url else "auto"},
+            # Else presigned links are of version 2, which most regions and SSE-KMS refuse.
+            signature_version="s3v4",
             # Our own SHA-256 goes along where there is a body to check; a CRC on top would be a second pass.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

@@ -19,6 +19,7 @@ from orchestrator.api.routers import (
     grants,
     health,
     incidents,
+    links,
     me,
     partners,
     principals,
@@ -32,6 +33,7 @@ _ROUTERS = (
     evidence,
     caution,
     incidents,
+    links,
     grants,
     partners,
     artifacts,
@@ -81,7 +83,9 @@ def create_app(deps: Deps) -> FastAPI:
     )
     app.state.deps = deps
     app.state.limiter = Limiter(
-        principals=deps.settings.rate_limit, strangers=deps.settings.rate_limit_strangers
+        principals=deps.settings.rate_limit,
+        strangers=deps.settings.rate_limit_strangers,
+        links=deps.settings.rate_limit_links,
     )
     app.state.routes = [route for module in _ROUTERS for route in module.router.routes]
     for module in _ROUTERS:

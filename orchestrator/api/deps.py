@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Protocol, cast
@@ -45,6 +45,25 @@ class ManifestFacts:
     size: int
 
 
+class Links(Protocol):
+    """Makes short-lived URLs of sealed files, in the store that this deployment publishes to and in no other."""
+
+    def serves(self, location: str) -> bool:
+        """Whether links can be made for an artifact that was registered as lying there."""
+        ...
+
+    def make(
+        self, manifest: bytes, digest: str, components: frozenset[str], paths: Sequence[str], seconds: int
+    ) -> Mapping[str, str]:
+        """Path → URL, each good for `seconds`, for files of these components of that manifest.
+
+        Raises:
+            NotFound: a path that no file of these components has; none is made then.
+            Unavailable: links cannot be signed now.
+        """
+        ...
+
+
 class Formats(Protocol):
     """Reads the formats of sealed artifacts, which the API itself knows nothing about."""
 
@@ -68,6 +87,8 @@ class ApiSettings:
     Attributes:
         rate_limit: requests of one principal, such as `12000/minute`; None: no limit.
         rate_limit_strangers: requests with unknown tokens from one address.
+        rate_limit_links: requests for links by one principal.
+        link_seconds: how long a link to a sealed file is good.
     """
 
     public_url: str = "http://127.0.0.1:8420"
@@ -77,6 +98,8 @@ class ApiSettings:
     stream_heartbeat: float = 15.0
     rate_limit: str | None = "12000/minute"
     rate_limit_strangers: str | None = "300/minute"
+    rate_limit_links: str | None = "120/minute"
+    link_seconds: int = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +115,7 @@ class Deps:
         identify: a second way to know a bearer token, tried when it is no API token of ours (single sign-on).
         sign_in: single sign-on in a browser (`sign_in.browser.SingleSignOn`); None: there is none.
         observe: told of every answered request: method, route template, status, seconds.
+        links: makes links to sealed files; None: partners read them from where they lie.
         log_keys: public keys of the audit log (C2SP note verifiers), for those who verify it.
     """
 
@@ -103,6 +127,7 @@ class Deps:
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     identify: Callable[[str], Identity | None] | None = None
     sign_in: object | None = None
+    links: Links | None = None
     log_keys: tuple[str, ...] = ()
     observe: Callable[[str, str, int, float], None] | None = None
 

@@ -22,11 +22,13 @@ class Limiter:
     Args:
         principals: such as `12000/minute`, for each principal; None: no limit.
         strangers: for each address, requests with a token that is not known; None: no limit.
+        links: for each principal, requests for links to sealed files; None: no limit.
     """
 
-    def __init__(self, *, principals: str | None, strangers: str | None) -> None:
+    def __init__(self, *, principals: str | None, strangers: str | None, links: str | None = None) -> None:
         self._principals = None if principals is None else parse(principals)
         self._strangers = None if strangers is None else parse(strangers)
+        self._links = None if links is None else parse(links)
         self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def principal(self, name: str) -> None:
@@ -44,6 +46,14 @@ class Limiter:
             TooManyRequests: it was one too many.
         """
         self._hit(self._strangers, "stranger", address)
+
+    def links(self, name: str) -> None:
+        """Count a principal's request for links.
+
+        Raises:
+            TooManyRequests: it was one too many.
+        """
+        self._hit(self._links, "links", name)
 
     def _hit(self, limit: RateLimitItem | None, kind: str, who: str) -> None:
         if limit is None or self._windows.hit(limit, kind, who):

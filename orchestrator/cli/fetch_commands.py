@@ -6,7 +6,7 @@ the manifest by the digest that the envelope names, every sealed part, every tag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,7 @@ import typer
 from orchestrator.cli.client import JSON, Client
 from orchestrator.cli.config import config_folder, load_config, read_secret
 from orchestrator.cli.exit_codes import ExitCode
-from orchestrator.cli.failures import Failure, LocalFailure
+from orchestrator.cli.failures import Failure, LocalFailure, Refused
 from orchestrator.cli.output import Output, escape
 from orchestrator.cli.partner_commands import DEFAULT_KEY
 from orchestrator.cli.release_commands import Release
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from artifacts.envelope import EnvelopePayload, ProofVerifier
     from artifacts.fetching import FetchReport
     from artifacts.keys import HybridIdentity
+    from artifacts.links import LinkedSource
     from artifacts.signing import VerifyKey
 
 To = Annotated[Path, typer.Option("--to", "-o", help="The folder to write to; nothing in it is overwritten.")]
@@ -91,7 +92,7 @@ def fetch_command(
             reports.append(
                 _fetch(
                     out,
-                    source or artifact["location"],
+                    source or _where(client, release, found, artifact, manifest),
                     manifest,
                     payload,
                     to,
@@ -261,9 +262,42 @@ def _grant(client: Client, release: str, wanted: str | None) -> JSON:
     return chosen
 
 
+def _where(client: Client, release: str, grant: JSON, artifact: JSON, manifest: bytes) -> str | LinkedSource:
+    """Where to read the sealed files: through links where the service makes them, else from where they lie."""
+    location = str(artifact["location"])
+    if not location.startswith("s3://"):
+        return location
+    from artifacts.links import LinkedSource
+    from artifacts.manifest import parse_manifest
+
+    listed = parse_manifest(
+        manifest, expected_digest=str(artifact["manifest_digest"]).removeprefix("sha256:")
+    )
+    paths = [file.path for file in listed.files if file.component in grant["components"]]
+
+    def ask(wanted: Sequence[str]) -> tuple[Mapping[str, str], float]:
+        given = client.post(
+            "releases",
+            release,
+            "grants",
+            grant["id"],
+            "links",
+            body={"artifact": artifact["id"], "paths": list(wanted)},
+        )
+        return {str(item["path"]): str(item["url"]) for item in given["items"]}, float(given["expires_in"])
+
+    try:
+        ask(paths[:1])
+    except Refused as refusal:
+        if any(reason.code == "no-links" for reason in refusal.reasons):
+            return location  # with S3 credentials of the partner's own
+        raise
+    return LinkedSource(ask, paths)
+
+
 def _fetch(
     out: Output,
-    source: str,
+    source: str | LinkedSource,
     manifest: bytes,
     payload: EnvelopePayload,
     to: Path,

@@ -1,6 +1,7 @@
 """`sluice fetch` and `open`: a partner's copy, bit for bit, and every forgery refused before a byte is written."""
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,13 +14,16 @@ from artifacts.keys import custody_identity, custody_keygen, partner_keygen, unw
 from artifacts.manifest import parse_manifest
 from artifacts.sealing import seal_tree
 from artifacts.signing import SigningKey
+from artifacts.stores import open_store
 from artifacts.stores.directory import DirectoryStore
+from infra.links import StoreLinks
 from orchestrator.cli import client as client_module
 from orchestrator.domain.plan import recipient_digest
 from orchestrator.trust.audit import leaf_bytes
 from orchestrator.trust.checkpoints import Checkpoint, NoteSigner, format_proof, sign_checkpoint
 from orchestrator.trust.keys import PrivateKey
 from orchestrator.trust.merkle import CompactTree
+from tests.artifacts.stores.servers import moto_server
 
 RELEASE, STEP, GRANT = "mini-1", "download", "download.4.uni"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -62,7 +66,7 @@ class World:
     def envelope(self, payload: EnvelopePayload | None = None, *, signer: SigningKey | None = None) -> bytes:
         return make_envelope(payload or self.payload, [self.recipient], signer or self.custody)
 
-    def serve(self, envelope: bytes, *, manifest: bytes | None = None, **grant):
+    def serve(self, envelope: bytes, *, manifest: bytes | None = None, links=None, **grant):
         shown = {
             "id": GRANT, "release": RELEASE, "kind": "key", "live": True, "on_hold": False, "components": ["weights"],
             "envelopes": [self.payload.artifact_id],
@@ -74,6 +78,8 @@ class World:
             path = request.url.path
             if path == f"/v1/releases/{RELEASE}/grants":
                 return httpx.Response(200, json={"items": [shown], "next_cursor": None})
+            if path.endswith("/links") and links is not None:
+                return links(json.loads(request.content))
             if "/envelopes/" in path:
                 return httpx.Response(200, content=envelope)
             if "/manifests/" in path:
@@ -301,6 +307,75 @@ def test_files_that_lie_elsewhere(fetch, made, home):
         assert fetch(made.serve(made.envelope()), "--from", f"dir:{moved}").code == 0
     finally:
         moved.rename(made.store)
+
+
+@pytest.fixture(scope="module")
+def bucket(made):
+    """The sealed files in a bucket of a real S3 server, and links into it signed as the service signs them."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with moto_server() as server:
+        server.client().create_bucket(Bucket="sealed")
+        store = open_store("s3://sealed/x", **server.options)
+        with DirectoryStore(made.store) as here:
+            for info in here.list():
+                store.put(info.key, here.get_range(info.key, 0, info.size))
+        yield StoreLinks("s3://sealed/x", lambda _uri: store)
+        store.close()
+
+
+def in_bucket(made, links, location="s3://sealed/x"):
+    here = {"id": made.payload.artifact_id, "manifest_digest": f"sha256:{made.digest}", "location": location}
+    return made.serve(made.envelope(), links=links, components=["weights", "tokenizer"], artifacts=[here])
+
+
+def test_files_in_s3_come_through_links_without_credentials_of_the_partners_own(
+    fetch, made, home, bucket, monkeypatch
+):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    asked = []
+
+    def links(body):
+        asked.append(body["paths"])
+        parts = frozenset({"weights", "tokenizer"})
+        urls = bucket.make(made.manifest, f"sha256:{made.digest}", parts, body["paths"], 60)
+        items = [{"path": path, "url": url} for path, url in urls.items()]
+        return httpx.Response(200, json={"items": items, "expires_in": 60, "server_time": NOW.isoformat()})
+
+    ran = fetch(in_bucket(made, links))
+    assert ran.code == 0, ran.err
+    assert {p.name: p.read_bytes() for p in (home / "copy").iterdir()} == PLAIN
+    assert asked[-1] == ["model.bin", "tokenizer.json"]
+    assert "Signature" not in ran.out + ran.err
+
+
+def test_links_that_the_service_refuses_end_the_fetch_with_its_reason(fetch, made, home):
+    def links(_body):
+        problem = {"title": "On hold", "status": 409, "code": "conflict", "detail": "the release is on hold"}
+        return httpx.Response(409, json={**problem, "reasons": [{"code": "hold", "message": "wait"}]})
+
+    ran = fetch(in_bucket(made, links))
+    assert ran.code == 5
+    assert "on hold" in ran.error["detail"]
+    assert nothing_written(home)
+
+
+def test_where_the_service_makes_no_links_the_store_itself_is_asked(fetch, made, home, monkeypatch):
+    """With the partner's own credentials: here there is nobody at the endpoint, and that is what is told."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+    def links(_body):
+        problem = {"title": "No", "status": 409, "code": "conflict", "detail": "no links there"}
+        return httpx.Response(
+            409, json={**problem, "reasons": [{"code": "no-links", "message": "read them"}]}
+        )
+
+    ran = fetch(in_bucket(made, links, location="s3://theirs/x"))
+    assert ran.code == 7
+    assert "s3://theirs/x" in ran.error["detail"]
 
 
 def test_what_is_here_already_is_opened_without_the_service(made, home, sluice):

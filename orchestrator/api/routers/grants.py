@@ -132,7 +132,7 @@ async def revoke(
 def get_grant(release: ReleaseId, grant: GrantId, caller: Reader, deps: Parts) -> access_views.GrantDetail:
     """A grant, with what its holder needs to find and check its files."""
     with database.reading(deps.engine) as session:
-        state, found = _grant(session, release, grant, caller)
+        state, found = grant_of(session, release, grant, caller)
     return access_views.GrantDetail(**dict(access_views.grant_view(state, found)), server_time=deps.now())
 
 
@@ -146,7 +146,7 @@ def get_manifest(
 ) -> Response:
     """The signed manifest of an artifact that the grant covers."""
     with database.reading(deps.engine) as session:
-        state, found = _grant(session, release, grant, caller)
+        state, found = grant_of(session, release, grant, caller)
         covered = {one.id for one in views.artifacts_of(state, found.components)}
         if artifact not in covered:
             raise NotFound(f"the grant {grant} covers no artifact {artifact}")
@@ -187,9 +187,9 @@ class _Wanted:
 def _wanted(deps: Deps, release: str, name: str, artifact: str, caller: Caller) -> _Wanted:
     """The envelope that is asked for, if it may be handed over now."""
     with database.reading(deps.engine) as session:
-        state, grant = _grant(session, release, name, caller)
-        _require_holder(caller, grant)
-        _require_usable(state, grant, deps)
+        state, grant = grant_of(session, release, name, caller)
+        require_holder(caller, grant)
+        require_usable(state, grant, deps)
         reference = grant.envelopes.get(artifact)
         if reference is None:
             raise NotFound(f"the grant {name} has no envelope of {artifact}")
@@ -197,7 +197,7 @@ def _wanted(deps: Deps, release: str, name: str, artifact: str, caller: Caller) 
     return _Wanted(grant, reference, state.seq)
 
 
-def _require_holder(caller: Caller, grant: Grant) -> None:
+def require_holder(caller: Caller, grant: Grant) -> None:
     """A key goes to its holder; that of a deployment also to who may make grants, to bring it there."""
     own = caller.partner is not None and caller.partner == grant.holder and grant.holder_kind == "partner"
     brought = grant.holder_kind == "deployment" and caller.may(Permission.GRANT_MAKE)
@@ -208,7 +208,8 @@ def _require_holder(caller: Caller, grant: Grant) -> None:
         )
 
 
-def _require_usable(state: ReleaseState, grant: Grant, deps: Deps) -> None:
+def require_usable(state: ReleaseState, grant: Grant, deps: Deps) -> None:
+    """The grant gives access now, and the release is not on hold."""
     if not grant.live or (grant.not_after is not None and grant.not_after <= deps.now()):
         raise Conflict(
             f"the grant {grant.id} gives no access any more",
@@ -223,8 +224,8 @@ def _require_usable(state: ReleaseState, grant: Grant, deps: Deps) -> None:
 
 def _hand_over(deps: Deps, wanted: _Wanted, release: str, caller: Caller, context: RequestContext) -> bytes:
     with database.writing(deps.engine) as session:
-        state, grant = _grant(session, release, wanted.grant.id, caller)
-        _require_usable(state, grant, deps)
+        state, grant = grant_of(session, release, wanted.grant.id, caller)
+        require_usable(state, grant, deps)
         if grant.disclosed_at is None:
             raise Conflict("the disclosure is not in the records; ask again", [Reason("again", "ask again")])
         audit.record_access(
@@ -244,7 +245,8 @@ def _may_see(caller: Caller, grant: Grant) -> bool:
     return caller.kind != "partner" or (grant.holder == caller.partner and grant.holder_kind == "partner")
 
 
-def _grant(session: Session, release: str, name: str, caller: Caller) -> tuple[ReleaseState, Grant]:
+def grant_of(session: Session, release: str, name: str, caller: Caller) -> tuple[ReleaseState, Grant]:
+    """The release and its grant of that name; `NotFound` where the caller may not know of it."""
     state = state_of(session, release)
     found = state.grants.get(name)
     if found is None or not _may_see(caller, found):
