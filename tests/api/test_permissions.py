@@ -71,6 +71,7 @@ MAY: dict[str, str] = {
     "getGrant": EVERYBODY,
     "getGrantManifest": EVERYBODY,
     "getEnvelope": EVERYBODY,  # then its holder alone: tests/api/test_walk.py
+    "makeLinks": EVERYBODY,  # then its holder alone: tests/api/test_links.py
     "createPartner": "manager operator",
     "listPartners": INSIDE,
     "getPartner": EVERYBODY,  # a partner its own
