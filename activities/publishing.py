@@ -132,6 +132,7 @@ class PublishingActivities:
             with self._open_store() as store:
                 changes += self._remove_publications(state, store)
                 changes += self._public_records(state, store, beat)
+                changes += self._publications_anew(state, store)
                 if self._hub is not None:
                     changes += self._hub.settle(state, store)
             for change in changes:
@@ -155,12 +156,12 @@ class PublishingActivities:
         """Forget the bytes of envelopes whose grants have ended, or never came to be in an approach that is over."""
         with reading(self._engine) as session:
             there = [e for e in envelopes.of_release(session, state.release) if e.dropped_at is None]
-        if all(_stands(state, envelope.grant) for envelope in there):
+        if all(_stands(state, envelope.grant, envelope.reference) for envelope in there):
             return []
         changes = []
         with writing(self._engine) as session:
             for envelope in there:
-                if _stands(state, envelope.grant):
+                if _stands(state, envelope.grant, envelope.reference):
                     continue
                 if envelopes.drop(session, envelope.reference, at=self._clock()):
                     self._note(session, state.release, "drop_envelope", envelope.reference)
@@ -176,6 +177,22 @@ class PublishingActivities:
                 self._logged(state.release, "remove_publication", info.key)
                 store.delete(info.key)
                 changes.append(f"removed {info.key}")
+        return changes
+
+    def _publications_anew(self, state: ReleaseState, store: Store) -> list[str]:
+        """A publication names what stands now: the public's marked copy, and what was sealed anew."""
+        steps = {grant.step for grant in public_grants(state) if grant.copies}
+        changes = []
+        for name, attempt in standing_steps(state):
+            step = state.plan.step(name)
+            if step is None or not (state.superseded or name in steps):
+                continue
+            key, data = publication_key(state.release, name, attempt), publication(state, step, attempt)
+            info = store.stat(key)
+            if info is not None and store.get_range(key, 0, info.size) != data:
+                self._logged(state.release, "publish_anew", key)
+                _put_again(store, key, data)
+                changes.append(f"published {key} anew")
         return changes
 
     def _public_records(self, state: ReleaseState, store: Store, beat: Beat) -> list[str]:
@@ -246,7 +263,7 @@ def public_grants(state: ReleaseState) -> list[Grant]:
 
 def publication(state: ReleaseState, step: Step, attempt: int) -> bytes:
     """The publication of a step, as canonical JSON: what is released, to whom, under which controls."""
-    carried = {state.carried_by[name] for name in step.component_names if name in state.carried_by}
+    carried = _published(state, step, attempt)
     license_name = next(
         (c.parameters.get("name") for c in step.controls if c.kind == "license" and c.waived is None), None
     )
@@ -267,17 +284,12 @@ def publication(state: ReleaseState, step: Step, attempt: int) -> bytes:
                 {
                     "name": name,
                     "kind": state.plan.components[name].kind.value,
-                    "artifact": state.carried_by.get(name),
+                    "artifact": next((a["id"] for a in carried if name in a["components"]), None),
                 }
                 for name in step.component_names
             ],
             "artifacts": [
-                {
-                    "id": artifact,
-                    "manifest": state.artifacts[artifact].manifest_digest,
-                    "location": state.artifacts[artifact].location,
-                }
-                for artifact in sorted(carried)
+                {name: artifact[name] for name in ("id", "manifest", "location")} for artifact in carried
             ],
             "evidence": {kind.value: found.digest for kind, found in state.evidence_for(step).items()},
             "controls": [
@@ -286,6 +298,29 @@ def publication(state: ReleaseState, step: Step, attempt: int) -> bytes:
             ],
         }
     )
+
+
+def _published(state: ReleaseState, step: Step, attempt: int) -> list[dict[str, Any]]:
+    """What a publication names of a step: where the public gets a marked copy, that one and never what it was made from."""
+    components: dict[str, list[str]] = {}
+    for name in step.component_names:
+        if name in state.carried_by:
+            components.setdefault(state.carried_by[name], []).append(name)
+    public = state.grants.get(f"{step.name}.{attempt}.public")
+    copies = {copy.of: copy for copy in public.copies} if public is not None else {}
+    found = []
+    for artifact, names_ in sorted(components.items()):
+        known = state.artifacts[artifact]
+        row = {"id": artifact, "manifest": known.manifest_digest, "location": known.location}
+        if step.audience == "public" and state.plan.marks(
+            step, "public", set(names_) & set(state.plan.keyed_components(step, "audience"))
+        ):
+            copy = copies.get(artifact)
+            if copy is None:
+                continue  # not made yet: this publication is written anew when it is
+            row = {"id": copy.artifact, "manifest": copy.manifest_digest, "location": copy.location}
+        found.append({**row, "components": names_})
+    return found
 
 
 def _entering(state: ReleaseState, request: StepRequest) -> Step:
@@ -307,11 +342,14 @@ def _attempt(grant: Grant) -> int:
     return int(grant.id[len(grant.step) + 1 :].partition(".")[0])
 
 
-def _stands(state: ReleaseState, grant_id: str) -> bool:
-    """Whether an envelope's grant gives access, or may still come to be."""
+def _stands(state: ReleaseState, grant_id: str, reference: str) -> bool:
+    """Whether an envelope's grant gives access, or may still come to be; one of an artifact that was sealed anew does not."""
     grant = state.grants.get(grant_id)
     if grant is not None:
-        return grant.live
+        # while it waits for an envelope of what was sealed anew, that one may lie here before the event that names it
+        return grant.live and (
+            not state.superseded or bool(grant.renew) or reference in grant.envelopes.values()
+        )
     if state.ended:
         return False
     if state.entry is not None and grant_id.startswith(f"{state.entry.step}.{state.entry.attempt}."):

@@ -15,7 +15,7 @@ from typing import Any
 
 from artifacts.body import Plaintext
 from artifacts.envelope import EnvelopePayload
-from artifacts.manifest import FileEntry, Manifest, parse_manifest
+from artifacts.manifest import FileEntry, Manifest, open_inner, parse_manifest
 from artifacts.opened import OpenedArtifact
 from artifacts.reader import SealedFile
 from artifacts.sealing import SealedArtifact, seal_tree
@@ -96,6 +96,45 @@ class SealedTree:
         ]
 
 
+class CarriedSignatures:
+    """Takes over what observers of the old sealing left (a `SealingObserver`), for the plaintext is the same.
+
+    Args:
+        name: the observer's name.
+        values: path → what it left for that file.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
+        self.name, self._values = name, values
+
+    def begin(self, path: str, component: str, size: int) -> _Carried | None:
+        """What was left for a file, if anything was."""
+        return _Carried(self._values[path]) if path in self._values else None
+
+
+class _Carried:
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def update(self, offset: int, data: memoryview) -> None:
+        """Nothing to see again."""
+
+    def finish(self) -> Any:
+        """What was left before."""
+        return self._value
+
+
+def carried_signatures(artifact: OpenedArtifact, payload: EnvelopePayload) -> list[CarriedSignatures]:
+    """An observer for every one that saw the old sealing."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in artifact.paths():
+        entry = artifact.manifest.file(path)
+        inner = open_inner(artifact.manifest.artifact_id, entry, payload.key(path))
+        for name, value in (inner.signatures or {}).items():
+            found.setdefault(name, {})[path] = value
+    return [CarriedSignatures(name, values) for name, values in sorted(found.items())]
+
+
 def reseal_artifact(
     source: Store | Mapping[str, str] | str | Source,
     manifest: Manifest | bytes,
@@ -130,4 +169,5 @@ def reseal_artifact(
         assigned: dict[str, list[str]] = {}
         for path in artifact.paths():
             assigned.setdefault(artifact.manifest.file(path).component, []).append(path)
+        sealing.setdefault("observers", carried_signatures(artifact, payload))
         return seal_tree(SealedTree(artifact), store, components=assigned, state_dir=state_dir, **sealing)

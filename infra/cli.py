@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -124,6 +124,41 @@ def worker_command(kind: WorkerKind, dev: _Dev = False) -> None:
     _run(f"worker-{kind.value}", dev=dev)
 
 
+@app.command("trace")
+def trace_command(
+    release: Annotated[str, typer.Argument(metavar="RELEASE", help="whose copies")],
+    suspect: Annotated[list[Path], typer.Argument(metavar="FILE...", help="the suspect's files")],
+    component: Annotated[str, typer.Option("--component", "-c", help="the marked component")] = "weights",
+    save: Annotated[Path | None, typer.Option("--save", help="write the signed report here")] = None,
+    dev: _Dev = False,
+    data_dir: _DataDir = None,
+    json: _Json = False,
+) -> None:
+    """Whose copy is it? Every partner's z, on custody's machine; the signed report goes into the log.
+
+    Exit code 0: nobody is accused; 1: somebody is; 11: the suspect could not be compared, which acquits nobody.
+    """
+    from getpass import getuser
+    from json import dumps
+
+    with _told():
+        from infra.tracing import trace
+
+        settings = _settings(data_dir, dev=dev)
+        traced = trace(settings, release, component, suspect, _name_of(getuser()))
+        if save is not None:
+            save.write_bytes(traced.signed)
+        report = traced.report
+        if json:
+            typer.echo(dumps({**report, "entry": traced.entry}))
+        else:
+            _show_trace(report, traced.entry)
+    if report["accused"]:
+        raise typer.Exit(1)
+    if report["not_compared"]:
+        raise typer.Exit(11)
+
+
 @app.command("migrate")
 def migrate_command(dev: _Dev = False) -> None:
     """Bring the database to the newest schema."""
@@ -150,14 +185,44 @@ class _told:  # noqa: N801 - reads as a verb: with _told()
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        from artifacts.errors import ArtifactError
         from infra.settings import SettingsError
         from infra.stack_state import StackError
+        from orchestrator.domain.errors import SluiceError
 
-        expected = (StackError, SettingsError)
+        expected = (StackError, SettingsError, SluiceError, ArtifactError)
         if error is not None and (isinstance(error, expected) or type(error).__module__ == "infra.codec"):
             with suppress(BrokenPipeError):
                 typer.echo(str(error), err=True)
             raise typer.Exit(1) from None
+
+
+def _name_of(user: str) -> str:
+    """A login name in the letters that names have."""
+    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in user.lower() if c.isascii())
+    return kept.strip("._-")[:63] or "operator"
+
+
+def _show_trace(report: dict[str, Any], entry: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if report["not_compared"]:
+        console.print(f"[yellow]no mark could be looked for[/]: {report['not_compared']}", highlight=False)
+    table = Table(title=f"{report['compared']['tensors']} tensors, {report['compared']['weights']} weights")
+    for column in ("partner", "z", "", "exact files"):
+        table.add_column(column)
+    colours = {"accused": "bold red", "investigate": "yellow", "clear": "green"}
+    for row in sorted(report["partners"], key=lambda p: -(p["z"] or 0.0)):
+        colour = colours.get(row["suspicion"], "dim")
+        z = "" if row["z"] is None else f"{row['z']:.1f}"
+        words = row["suspicion"].replace("_", " ")
+        table.add_row(row["partner"], z, f"[{colour}]{words}[/]", "; ".join(row["exact"]))
+    console.print(table)
+    console.print(
+        f"accused at z ≥ {report['thresholds']['accuse']:g} or by an exact digest alone; entry {entry} of the log"
+    )
 
 
 def _show(state: StackState, *, json: bool) -> None:

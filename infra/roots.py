@@ -7,8 +7,9 @@ requests, and on the stop event lets running activities finish.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -56,6 +57,8 @@ class WorkerParts:
     checks: Mapping[str, Check] = field(default_factory=dict)
     collectors: Sequence[Collector] = ()
     close: Callable[[], Awaitable[None]] | None = None
+    beside: WorkerParts | None = None
+    """Another queue that the same process serves, with threads of its own: long work never waits before short."""
 
 
 async def serve_worker(settings: Settings, stop: asyncio.Event, client: Client, parts: WorkerParts) -> None:
@@ -89,7 +92,11 @@ async def serve_worker(settings: Settings, stop: asyncio.Event, client: Client, 
         for collector in parts.collectors:
             metrics.registry.register(collector)
         try:
-            async with HealthServer(settings.health_host, settings.health_port, checks, metrics), worker:
+            async with (
+                HealthServer(settings.health_host, settings.health_port, checks, metrics),
+                worker,
+                _serving_beside(settings, client, parts.beside),
+            ):
                 if deployment is not None:
                     await make_current(client, deployment.version)
                 ready.set()
@@ -101,6 +108,27 @@ async def serve_worker(settings: Settings, stop: asyncio.Event, client: Client, 
         finally:
             if parts.close is not None:
                 await parts.close()
+
+
+@asynccontextmanager
+async def _serving_beside(
+    settings: Settings, client: Client, parts: WorkerParts | None
+) -> AsyncIterator[None]:
+    """Serve another queue in this process until the block ends."""
+    if parts is None:
+        yield
+        return
+    with ThreadPoolExecutor(parts.max_activities + 2, thread_name_prefix=parts.queue) as threads:
+        async with Worker(
+            client,
+            task_queue=parts.queue,
+            activities=list(parts.activities),
+            activity_executor=threads,
+            max_concurrent_activities=parts.max_activities,
+            graceful_shutdown_timeout=settings.shutdown_timeout,
+        ):
+            log.info("serving", queue=parts.queue)
+            yield
 
 
 async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
@@ -115,6 +143,7 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
     from workflows.ingest import IngestWorkflow
     from workflows.leak_sweep import LeakCheckWorkflow, LeakSweepWorkflow
     from workflows.release import ReleaseWorkflow
+    from workflows.rotation import RotationWorkflow
 
     engine = records_engine(settings)
     refreshing = Refreshing(engine)
@@ -130,7 +159,13 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
         queue=names.QUEUE_RELEASES,
         activities=RecordActivities(engine).all,
         max_activities=settings.releases_activities,
-        workflows=(ReleaseWorkflow, IngestWorkflow, LeakSweepWorkflow, LeakCheckWorkflow),
+        workflows=(
+            ReleaseWorkflow,
+            IngestWorkflow,
+            RotationWorkflow,
+            LeakSweepWorkflow,
+            LeakCheckWorkflow,
+        ),
         max_workflow_tasks=settings.releases_workflow_tasks,
         max_cached_workflows=settings.releases_cached_workflows,
         checks={"records": records_check(engine)},
@@ -145,6 +180,7 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
 async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
     """The transfer worker: seals, publishes, and tells releases of what was sealed. It holds no key of custody's."""
     from activities.binding import BindingActivities
+    from activities.copies.telling import TellingActivities
     from activities.hub import HubPublishing
     from activities.plaintext import PlaintextPublishing
     from activities.publishing import PublishingActivities
@@ -194,19 +230,28 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
     publishing = PublishingActivities(engine, lambda: opener(store_uri), hub=hub, plaintext=plaintext)
     return WorkerParts(
         queue=names.QUEUE_TRANSFER,
-        activities=[*sealing.all, *publishing.all, *BindingActivities(engine, client).all],
+        activities=[
+            *sealing.all,
+            *publishing.all,
+            *BindingActivities(engine, client).all,
+            *TellingActivities(engine, client, opener, (store_uri,)).all,
+        ],
         max_activities=settings.transfer_activities,
         checks={"records": records_check(engine)},
     )
 
 
 async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
-    """The custody worker: the only process that the key-encryption key opens anything for."""
+    """The custody worker: the only process that the key-encryption key opens anything for.
+
+    It serves two queues: `custody`, where requests for keys are answered at once, and `copies`, where files are sealed anew.
+    """
+    from activities.copies.activity import CopyActivities
+    from activities.copies.making import CopyingCustody, CopyPlaces
     from activities.custody.activity import CustodyActivities, Watching
     from activities.custody.memory import CustodyMemory
-    from activities.custody.opening import Custody
     from activities.custody.second_place import open_place
-    from infra.parts import records_engine
+    from infra.parts import StoreOpener, records_engine
     from infra.provision import custody_keys, key_provider
 
     engine = records_engine(settings)
@@ -214,7 +259,21 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
     keys = custody_keys(settings, provider)
     memory = CustodyMemory(settings.effective_custody_database_url)
     now = partial(datetime.now, UTC)
-    custody = Custody(engine, memory, provider, keys, now, signed_only=settings.custody_signed_only)
+    places_of_copies = CopyPlaces(
+        open_store=StoreOpener(settings),
+        stores=(settings.effective_store_uri,),
+        state_dir=settings.effective_copies_state_dir,
+    )
+    custody = CopyingCustody(
+        engine,
+        memory,
+        provider,
+        keys,
+        now,
+        signed_only=settings.custody_signed_only,
+        places=places_of_copies,
+    )
+    copying = CopyActivities(custody)
     places = [open_place(text, now) for text in settings.custody_checkpoint_places]
     watching = Watching(custody, settings.custody_watch_seconds, places)
     watching.start()
@@ -230,8 +289,13 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
 
     return WorkerParts(
         queue=names.QUEUE_CUSTODY,
-        activities=CustodyActivities(custody).all,
+        activities=[*CustodyActivities(custody).all, *copying.short],
         max_activities=settings.custody_activities,
+        beside=WorkerParts(
+            queue=names.QUEUE_COPIES,
+            activities=copying.long,
+            max_activities=settings.copies_activities,
+        ),
         checks={"records": records_check(engine), "key-provider": keys_answer},
         collectors=(
             Numbers(

@@ -254,6 +254,11 @@ class Settings(BaseSettings):
         description="Whether decisions of people whose keys the plan does not pin count for nothing at custody. Then no key comes out "
         "of a release without signatures.",
     )
+    copies_state_dir: Path | None = Field(
+        default=None,
+        description="Folder on custody's own disk where copies that are being made keep what they need to go on after a crash; no key "
+        "and no plaintext lies there in clear. Unset: `custody/copies` in the data folder.",
+    )
     key_provider: KeyProvider = Field(
         default=KeyProvider.LOCAL,
         description="Who holds the key-encryption key: `local`, `openbao`, `aws-kms`.",
@@ -367,6 +372,12 @@ class Settings(BaseSettings):
     )
     leaks_activities: int = Field(
         default=8, ge=2, le=200, description="Polls and scans that a leak worker runs at once."
+    )
+    copies_activities: int = Field(
+        default=2,
+        ge=1,
+        le=100,
+        description="Copies that a custody worker makes at once: partners' marked copies, and what is sealed anew under fresh keys.",
     )
     shutdown_seconds: float = Field(
         default=10.0,
@@ -568,6 +579,11 @@ class Settings(BaseSettings):
     def effective_custody_keys_file(self) -> Path:
         """Custody's own keys."""
         return self.custody_keys_file or self.data_dir / "custody" / "keys.json"
+
+    @property
+    def effective_copies_state_dir(self) -> Path:
+        """Where copies in the making keep their tickets."""
+        return self.copies_state_dir or self.data_dir / "custody" / "copies"
 
     @property
     def effective_custody_database_url(self) -> str:

@@ -19,12 +19,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.common import RetryPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
 
 from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
@@ -43,7 +44,8 @@ from orchestrator.domain.errors import (
 )
 from orchestrator.domain.evolve import begin, evolve
 from orchestrator.domain.gate import still_holds, verdict
-from orchestrator.domain.state import AskedGrant, Entering, ReleaseState
+from orchestrator.domain.plan import Step
+from orchestrator.domain.state import AskedGrant, Entering, ReleaseState, Rotation
 from orchestrator.domain.values import digest
 from workflows.errors import refusal
 
@@ -53,6 +55,7 @@ HANDLED_KEPT = 500
 _ADOPTED = "adopted"  # stands for the digest of a command that is known by its events alone
 _FAILED = (ActivityError, ApplicationError)  # of an activity; a local one may come without the wrapping
 _STUCK_FOR = timedelta(minutes=1)
+_COPYING = timedelta(days=4)  # every partner's marked copy of what may be terabytes
 _ACCESS_EVENTS = (
     ev.StepEntered,
     ev.EntryTakenBack,
@@ -62,6 +65,8 @@ _ACCESS_EVENTS = (
     ev.RolledBack,
     ev.Aborted,
     ev.PlanAmended,
+    ev.ArtifactResealed,
+    ev.EnvelopesRenewed,
 )
 #: How soon a worker that died is noticed; its work beats every two seconds.
 _HEARTBEAT = timedelta(seconds=15)
@@ -88,6 +93,7 @@ class ReleaseWorkflow:
         self._stuck: str | None = None
         self._applied_seq = start.applied_seq
         self._access_seq = start.applied_seq if start.state is None else start.state.seq
+        self._rotating: set[str] = set()
 
     @workflow.run
     async def run(self, start: msg.ReleaseInput) -> str:
@@ -278,6 +284,8 @@ class ReleaseWorkflow:
                 await self._enter(state)
             elif self._access_seq > self._applied_seq:
                 await self._apply_access(state)
+            elif waiting := [r for r in state.pending_rotations if r.id not in self._rotating]:
+                await self._start_rotation(state, waiting[0])
             elif state.grants_asked:
                 await self._grant_late(state, next(iter(state.grants_asked.values())))
             elif commands := due(state, workflow.now()):
@@ -288,6 +296,8 @@ class ReleaseWorkflow:
                         workflow.logger.info(
                             "not due any more", extra={"command": command.type, "why": error.detail}
                         )
+            elif state.awaiting_renewal():
+                await self._renew(state)
             else:
                 return
 
@@ -376,22 +386,19 @@ class ReleaseWorkflow:
                 retry_policy=_RECORD_RETRY,
             )
         envelopes: dict[str, dict[str, str]] = {}
+        asked = msg.EnvelopeRequest(
+            release=state.release,
+            step=step_name,
+            attempt=attempt,
+            partners=found.ready,
+            absent=found.absent,
+            at=state.updated_at,
+        )
+        copies = {} if step is None else await self._copies(state, step, asked)
         if step is not None and any(
             state.plan.keyed_components(step, to) for to in ("audience", "deployments")
         ):
-            made = await _effect(
-                names.MAKE_ENVELOPES,
-                msg.EnvelopeRequest(
-                    release=state.release,
-                    step=step_name,
-                    attempt=attempt,
-                    partners=found.ready,
-                    absent=found.absent,
-                    at=state.updated_at,
-                ),
-                names.QUEUE_CUSTODY,
-                msg.EnvelopesMade,
-            )
+            made = await _effect(names.MAKE_ENVELOPES, asked, names.QUEUE_CUSTODY, msg.EnvelopesMade)
             envelopes = made.envelopes
         await _effect(names.PUBLISH_STEP, request, names.QUEUE_TRANSFER, msg.Published)
         return cmd.CompleteEntry(
@@ -401,6 +408,7 @@ class ReleaseWorkflow:
             partners=found.ready,
             absent=found.absent,
             envelopes=envelopes,
+            copies=copies,
         )
 
     async def _grant_late(self, state: ReleaseState, asked: AskedGrant) -> None:
@@ -457,20 +465,18 @@ class ReleaseWorkflow:
                 f"{asked.partner} is not ready: it is active, has accepted the terms of its groups, and has a key that the plan takes"
             )
         envelopes: dict[str, dict[str, str]] = {}
+        copies: dict[str, list[cmd.GrantCopy]] = {}
         if state.plan.keyed_components(step, "audience"):
-            made = await _effect(
-                names.MAKE_ENVELOPES,
-                msg.EnvelopeRequest(
-                    release=state.release,
-                    step=step.name,
-                    attempt=attempt,
-                    partners=found.ready,
-                    at=asked.at,
-                    late=asked.partner,
-                ),
-                names.QUEUE_CUSTODY,
-                msg.EnvelopesMade,
+            wanted = msg.EnvelopeRequest(
+                release=state.release,
+                step=step.name,
+                attempt=attempt,
+                partners=found.ready,
+                at=asked.at,
+                late=asked.partner,
             )
+            copies = await self._copies(state, step, wanted)
+            made = await _effect(names.MAKE_ENVELOPES, wanted, names.QUEUE_CUSTODY, msg.EnvelopesMade)
             envelopes = made.envelopes
         return cmd.CompleteGrant(
             command_id=f"granted-{late_id(state, step, asked.partner)}-{state.seq}",
@@ -479,7 +485,17 @@ class ReleaseWorkflow:
             partner=asked.partner,
             recipient=found.ready[0].recipient,
             envelopes=envelopes.get(late_id(state, step, asked.partner), {}),
+            copies=copies.get(late_id(state, step, asked.partner), []),
         )
+
+    async def _copies(
+        self, state: ReleaseState, step: Step, asked: msg.EnvelopeRequest
+    ) -> dict[str, list[cmd.GrantCopy]]:
+        """The marked copies that grants get, where the plan marks what the step hands out."""
+        if not state.plan.marks(step, "partner", state.plan.keyed_components(step, "audience")):
+            return {}
+        made = await _effect(names.MAKE_COPIES, asked, names.QUEUE_COPIES, msg.CopiesMade, at_most=_COPYING)
+        return made.copies
 
     async def _take_back(self, entry: Entering, reason: str, *, failed: bool) -> None:
         state = self._going()
@@ -493,6 +509,46 @@ class ReleaseWorkflow:
             failed=failed,
         )
         await self._own(take_back)
+
+    async def _start_rotation(self, state: ReleaseState, rotation: Rotation) -> None:
+        """Have custody seal anew what a rotation names, in a workflow beside this one; started once."""
+        with suppress(WorkflowAlreadyStartedError):
+            await workflow.start_child_workflow(
+                names.ROTATION_WORKFLOW,
+                msg.RotationInput(
+                    release=state.release,
+                    rotation=rotation.id,
+                    artifacts=rotation.artifacts,
+                    delete_old=rotation.delete_old,
+                ),
+                id=names.rotation_workflow_id(state.release, rotation.id),
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            )
+        self._rotating.add(rotation.id)
+
+    async def _renew(self, state: ReleaseState) -> None:
+        """Give grants that still stand envelopes of what was sealed anew; who gets none, and why, is said."""
+        waiting = {grant.id for grant in state.awaiting_renewal()}
+        made = msg.EnvelopesRenewed(envelopes={})
+        why = "custody made no envelope for it"
+        try:
+            request = msg.RenewRequest(release=state.release, seq=state.seq)
+            made = await _effect(names.RENEW_ENVELOPES, request, names.QUEUE_CUSTODY, msg.EnvelopesRenewed)
+        except _FAILED as error:
+            refused = _told(error)
+            if not isinstance(refused, Conflict):
+                raise  # a service that is away: said, and tried again
+            why = refused.detail
+        left = waiting - set(made.envelopes) - set(made.refused)
+        await self._own(
+            cmd.RenewEnvelopes(
+                command_id=f"renewed-{state.seq}",
+                actor=cmd.SERVICE,
+                envelopes=made.envelopes,
+                refused={**made.refused, **dict.fromkeys(sorted(left), why)},
+            )
+        )
 
     async def _apply_access(self, state: ReleaseState) -> None:
         """Make the outside look like the state. Retried until it does: a revocation is never given up."""
@@ -508,15 +564,17 @@ class ReleaseWorkflow:
         self._applied_seq = state.seq
 
 
-async def _effect(name: str, request: Any, queue: str, result: type[Result]) -> Result:
+async def _effect(
+    name: str, request: Any, queue: str, result: type[Result], *, at_most: timedelta = timedelta(minutes=20)
+) -> Result:
     """Run one effect of an entry; give up after some tries, so that the entry is taken back and people are told."""
     done: Awaitable[Result] = workflow.execute_activity(
         name,
         request,
         task_queue=queue,
         result_type=result,
-        schedule_to_close_timeout=timedelta(minutes=30),
-        start_to_close_timeout=timedelta(minutes=20),
+        schedule_to_close_timeout=at_most * 1.5,
+        start_to_close_timeout=at_most,
         heartbeat_timeout=_HEARTBEAT,
         retry_policy=_EFFECT_RETRY,
         cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,

@@ -1,7 +1,8 @@
 """What custody remembers of the copies that it made: of which artifact, for whom, with which manifest.
 
     copy   an artifact that custody sealed itself: a partner's marked copy, or an artifact sealed anew after a disclosed key
-    mark   of every artifact that has marked copies: the secret of its marks, under the key-encryption key
+
+The roots of copies, and the secrets of marks, are held as every other root (`activities.custody.keeping`).
 
 The service's records and the log say the same, for everybody to see; what custody acts on is this. A copy whose manifest
 or origin was swapped anywhere else is found by that.
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Column, Float, MetaData, String, Table, Text, insert, select
+from sqlalchemy import Column, Float, MetaData, String, Table, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from activities.custody.memory import CustodyMemory
@@ -33,14 +34,6 @@ _COPY = Table(
     Column("marked_as", String),
     Column("strength", Float),
 )
-_MARK = Table(
-    "custody_mark",
-    _METADATA,
-    Column("artifact", String, primary_key=True),
-    Column("release", String, nullable=False),
-    Column("commitment", String, nullable=False),
-    Column("wrapped", Text, nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +45,7 @@ class MadeCopy:
         of: the artifact that it was made from.
         purpose: `mark`, a marked copy for one grant; `reseal`, in the place of one whose key was disclosed.
         manifest_digest: of the copy.
-        grant, holder: whose copy it is; None for an artifact that everybody's copies are made from.
+        grant: whose copy it is; holder: under which name it is marked, `*public` for everybody's. None for an artifact that everybody's copies are made from.
         rotation: which rotation asked for it.
         marked_as: the artifact id that its marks were made under; None for an unmarked one.
         strength: of its mark.
@@ -68,16 +61,6 @@ class MadeCopy:
     rotation: str | None = None
     marked_as: str | None = None
     strength: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldMark:
-    """The secret of an artifact's marks under the key-encryption key, and what commits to it."""
-
-    artifact: str
-    release: str
-    commitment: str
-    wrapped: str
 
 
 class CopyMemory:
@@ -112,25 +95,6 @@ class CopyMemory:
                 raise
             return known
         return copy
-
-    def mark(self, artifact: str) -> HeldMark | None:
-        """The mark secret of an artifact."""
-        with self._engine.connect() as connection:
-            row = connection.execute(select(_MARK).where(_MARK.c.artifact == artifact)).one_or_none()
-        return None if row is None else HeldMark(*row)
-
-    def keep_mark(self, mark: HeldMark) -> HeldMark:
-        """Remember a mark secret."""
-        values = {name: getattr(mark, name) for name in HeldMark.__dataclass_fields__}
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(_MARK).values(**values))
-        except IntegrityError:
-            known = self.mark(mark.artifact)
-            if known is None:
-                raise
-            return known
-        return mark
 
 
 def copy_for(copies: Mapping[str, MadeCopy], grant: str, base: str) -> MadeCopy | None:

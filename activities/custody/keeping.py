@@ -8,6 +8,9 @@ rotate    everything anew under the KEK's newest version
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
 from activities.custody.errors import CustodyRefused
 from activities.custody.keys import CustodyKeys
 from activities.custody.memory import CustodyMemory, Holding
@@ -58,8 +61,17 @@ class Keeping:
         known = state.artifacts[artifact]
         if known.root is None:
             raise CustodyRefused(f"no wrapped root was registered with {artifact}")
+        return self.take_in(state, manifest, known.root)
+
+    def take_in(self, state: ReleaseState, manifest: Manifest, wrapped_root: str) -> Holding:
+        """Hold a root that was wrapped to custody, bound to its manifest; whoever was first stays.
+
+        Raises:
+            KeyProviderError: the wrapped root or the key service does not hold.
+        """
+        artifact = manifest.artifact_id
         root = unwrap_root(
-            known.root,
+            wrapped_root,
             self._keys.identity,
             manifest.digest,
             artifact_id=artifact,
@@ -84,6 +96,36 @@ class Keeping:
                 f"the key held for {holding.artifact} is not the one that its manifest commits to"
             )
         return root
+
+    def mark_secret(self, state: ReleaseState, artifact: str, commitment: Callable[[bytes], str]) -> bytes:
+        """The secret of an artifact's marks, drawn the first time and held like a root.
+
+        Args:
+            state: the release.
+            artifact: the artifact that copies are marked under.
+            commitment: of a secret, 64 hex digits; held beside it.
+
+        Raises:
+            CustodyRefused: it belongs to another release, or is not the one that was committed to.
+            KeyProviderError: the key service fails.
+        """
+        name = f"{artifact}.marks"
+        holding = self._memory.holding(name)
+        if holding is None:
+            secret = os.urandom(32)
+            context = wrapping_context(state.release, name, state.plan_digest)
+            wrapped = str(self._provider.wrap(secret, context))
+            committed = "sha256:" + commitment(secret)
+            holding = self._memory.take_in(
+                Holding(name, state.release, committed, state.plan_digest, wrapped)
+            )
+        if holding.release != state.release:
+            raise CustodyRefused(f"{artifact} is bound to the release {holding.release}, which had it first")
+        context = wrapping_context(holding.release, name, holding.plan_digest)
+        secret = self._provider.unwrap(WrappedKey.parse(holding.wrapped), context)
+        if "sha256:" + commitment(secret) != holding.manifest_digest:
+            raise CustodyRefused(f"the mark key held for {artifact} is not the one that was committed to")
+        return secret
 
     def rotate(self) -> tuple[int, int]:
         """A new version of the key-encryption key, and every root anew under it; the version, and how many roots.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from artifacts.leaks.digests import ALL_DIGESTS, FileDigests, StreamDigests
 from artifacts.leaks.dtypes import PLAIN
 from artifacts.leaks.errors import MarkError, UnreadableError, shown
 from artifacts.leaks.marks import PartnerMark, markable
+from artifacts.leaks.sources import check_range
 from artifacts.leaks.suspects import safetensors
 from artifacts.manifest import FileEntry
 from artifacts.opened import OpenedArtifact
@@ -206,6 +207,37 @@ class MarkedTree:
             mark = self._marks.get(entry.component) if path.endswith(".safetensors") else None
             files.append(_CopiedFile(self._artifact, entry, mark))
         return files
+
+
+class SealedSource:
+    """A sealed file as tier 3 reads it (`sources.ByteSource`): opened as it is read, nothing on disk."""
+
+    def __init__(self, file: SealedFile, path: str) -> None:
+        self._file, self._path = file, path
+
+    @property
+    def location(self) -> str:
+        """Its path in the artifact."""
+        return shown(self._path)
+
+    @property
+    def size(self) -> int:
+        """Of the plaintext."""
+        return self._file.size
+
+    @property
+    def bytes_left(self) -> int:
+        """No budget: it is our own."""
+        return 1 << 62
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`."""
+        check_range(self.location, self.size, offset, length)
+        return self._file.read_at(offset, length)
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several ranges, one after the other."""
+        return [self.read(offset, length) for offset, length in ranges]
 
 
 class IssuedDigests:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from artifacts.leaks.dtypes import F32
 from artifacts.leaks.errors import MarkError, shown
 from artifacts.leaks.marks import MarkKey
+from artifacts.leaks.sources import ByteSource
 from artifacts.leaks.whole import Model, pairs
 
 ACCUSE_Z = 8.0
@@ -116,7 +117,11 @@ def _gain(numerator: F32, denominator: F32) -> F32:
 
 
 def trace_files(
-    suspect: Sequence[Path], reference: Sequence[Path], key: MarkKey, artifact: str, partners: Sequence[str]
+    suspect: Sequence[Path],
+    reference: Sequence[Path | ByteSource],
+    key: MarkKey,
+    artifact: str,
+    partners: Sequence[str],
 ) -> TraceReport:
     """Trace a suspect's files against the unmarked reference, in the place that holds it.
 
@@ -124,7 +129,7 @@ def trace_files(
 
     Args:
         suspect: the suspect's files.
-        reference: the artifact's files, unmarked, in clear.
+        reference: the artifact's files, unmarked: in clear, or a source that opens them as they are read (`SealedSource`).
         key: of the artifact's marks.
         artifact: id under which the copies were marked.
         partners: everyone who was given a marked copy.

@@ -26,7 +26,7 @@ from artifacts.leaks.errors import UnreadableError, shown
 from artifacts.leaks.matching import ListedFile, exact
 from artifacts.leaks.references import ReferenceSet
 from artifacts.leaks.sketch import MATCH_R, passes
-from artifacts.leaks.sources import Budget, Ledger, LocalSource
+from artifacts.leaks.sources import Budget, ByteSource, Ledger, LocalSource
 from artifacts.leaks.suspects.opening import Suspect, open_file
 from artifacts.leaks.suspects.tensor import Matrix as Piece
 from artifacts.leaks.suspects.tensor import SuspectTensor, matrix_layout, read_pieces
@@ -71,17 +71,20 @@ class Pair:
 
 
 class Model:
-    """All matrices of some files of this machine."""
+    """All matrices of some files: of this machine, or read from wherever a `ByteSource` reads them."""
 
-    def __init__(self, paths: Sequence[Path], ledger: Ledger | None = None) -> None:
+    def __init__(self, files: Sequence[Path | ByteSource], ledger: Ledger | None = None) -> None:
         self._budget = Budget(1 << 62, 1 << 62, MAX_SECONDS)
         self._sources: list[LocalSource] = []
         suspect = Suspect()
         try:
-            for path in paths:
-                source = LocalSource(path, self._budget, ledger or Ledger())
-                self._sources.append(source)
-                open_file(source, suspect)
+            for file in files:
+                if isinstance(file, Path):
+                    source = LocalSource(file, self._budget, ledger or Ledger())
+                    self._sources.append(source)
+                    open_file(source, suspect)
+                else:
+                    open_file(file, suspect)
         except UnreadableError:
             self.close()
             raise

@@ -32,6 +32,10 @@ class GrantView(View):
     artifacts: list[ArtifactOfRelease]
     recipient: Digest | None
     envelopes: list[Name] = Field(description="artifacts that there is an envelope of")
+    renew: list[Name] = Field(
+        description="artifacts that were sealed anew, and that it waits for an envelope of"
+    )
+    receipt_keys: list[str] = Field(description="keys that its holder's client may sign receipts with")
     live: bool
     on_hold: bool = Field(description="no key is handed over while the release is on hold")
     made_at: Instant
@@ -52,6 +56,30 @@ class GrantDetail(GrantView, Timed):
     """A grant."""
 
 
+def artifacts_of_grant(state: ReleaseState, grant: Grant) -> list[ArtifactOfRelease]:
+    """The artifacts that a grant's files lie in: its own copies, where it has any, in the place of what they were made from."""
+    copied = {copy.of for copy in grant.copies}
+    plain = [found for found in artifacts_of(state, grant.components) if found.id not in copied]
+    own = [
+        ArtifactOfRelease(
+            id=copy.artifact,
+            manifest_digest=copy.manifest_digest,
+            components=copy.components,
+            location=copy.location,
+            size=copy.size,
+            by="custody",
+            at=grant.made_at,
+        )
+        for copy in grant.copies
+    ]
+    return sorted([*plain, *own], key=lambda found: found.id)
+
+
+def _receipt_keys(state: ReleaseState, grant: Grant) -> list[str]:
+    known = state.plan.partners.get(grant.holder) if grant.holder_kind == "partner" else None
+    return [] if known is None else list(known.receipt_keys)
+
+
 def grant_view(state: ReleaseState, grant: Grant) -> GrantView:
     """A grant with what its holder needs to find and check its files."""
     step = state.plan.step(grant.step)
@@ -66,9 +94,11 @@ def grant_view(state: ReleaseState, grant: Grant) -> GrantView:
         holder_kind=grant.holder_kind,
         kind=grant.kind,
         components=grant.components,
-        artifacts=artifacts_of(state, grant.components),
+        artifacts=artifacts_of_grant(state, grant),
         recipient=grant.recipient,
         envelopes=sorted(grant.envelopes),
+        renew=grant.renew,
+        receipt_keys=_receipt_keys(state, grant),
         live=grant.live,
         on_hold=bool(state.holds),
         made_at=grant.made_at,

@@ -261,6 +261,7 @@ _FOR_PREVIEW: tuple[type[cmd.Command], ...] = (
     cmd.CloseReview,
     cmd.Revoke,
     cmd.MakeGrant,
+    cmd.RotateKeys,
     cmd.RollBack,
     cmd.Abort,
     cmd.ReportAccess,

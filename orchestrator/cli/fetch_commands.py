@@ -17,8 +17,10 @@ from orchestrator.cli.client import JSON, Client
 from orchestrator.cli.config import config_folder, load_config, read_secret
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.failures import Failure, LocalFailure, Refused
+from orchestrator.cli.keys import load_identity
 from orchestrator.cli.output import Output, escape
 from orchestrator.cli.partner_commands import DEFAULT_KEY
+from orchestrator.cli.receipts import send_receipt
 from orchestrator.cli.release_commands import Release
 from orchestrator.cli.transfer import bar, size_words
 
@@ -71,18 +73,30 @@ def fetch_command(
     component: Only = None,
     workers: Workers = 2,
     recheck: Recheck = False,
+    receipt: Annotated[
+        bool, typer.Option(help="Sign what you received, where the plan pins a key of yours for it.")
+    ] = True,
+    receipt_key: Annotated[
+        Path | None,
+        typer.Option(help="Sign it with this private key; without it, with the one that follows from yours."),
+    ] = None,
 ) -> None:
     """Fetch your copy of a release: envelope, manifest and sealed files, verified and opened on the way.
 
-    Goes on where it stopped; finished files are recognised and not fetched again.
+    Goes on where it stopped; finished files are recognised and not fetched again. A signed receipt of what was delivered
+    goes to the release's log.
     """
     keys, logs = _pinned(custody_key, "custody.pub"), _pinned(log_key, "log.pub")
     holder = load_holder(identity)
+    signer = None if receipt_key is None else load_identity(receipt_key)
     reports = []
+    receipts: list[JSON] = []
     with Client() as client:
         found = _grant(client, release, grant)
         for artifact in found["artifacts"]:
             if artifact["id"] not in found.get("envelopes", [artifact["id"]]):
+                continue
+            if component and not set(component) & set(artifact.get("components", component)):
                 continue
             place = ("releases", release, "grants", found["id"])
             envelope = client.read(*place, "envelopes", artifact["id"])
@@ -101,13 +115,18 @@ def fetch_command(
                     recheck=recheck,
                 )
             )
+            if receipt:
+                receipts.append(send_receipt(client, holder, found, envelope, payload, reports[-1], signer))
     if not reports:
         raise Failure(
             "There is nothing to fetch",
             f"grant {found['id']} carries no key (yet)",
             exit_code=ExitCode.CONFLICT,
         )
-    _show(out, {"release": release, "grant": found["id"]}, reports)
+    for one in receipts:
+        if not one["sent"] and found.get("receipt_keys"):
+            out.note(f"no receipt was sent: {one['why']}")
+    _show(out, {"release": release, "grant": found["id"], "receipts": receipts}, reports)
 
 
 def open_command(

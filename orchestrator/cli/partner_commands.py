@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.client import JSON, Client
-from orchestrator.cli.config import config_folder, write_secret
+from orchestrator.cli.config import config_folder, read_secret, write_secret
 from orchestrator.cli.output import Output, command, escape, table
 
 app = typer.Typer(no_args_is_help=True, help="Partners: outside organisations with members and keys.")
@@ -39,6 +39,29 @@ def keygen(
     else:
         typer.echo(pair.recipient)
     out.note(f"private half: {path}; it opens everything that is made for this key, so keep it as such")
+
+
+@command(app, "receipt-key")
+def receipt_key_command(
+    out: Output,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Your private key file (`sluice partner keygen`).")
+    ] = None,
+) -> None:
+    """Show the public key that your client signs receipts with; the plan pins it under `partners.NAME.receipt_keys`.
+
+    It follows from your own key, so that you keep one secret alone.
+    """
+    from artifacts.keys import partner_identity
+    from orchestrator.trust.delivery import receipt_key
+
+    path = (file or config_folder() / DEFAULT_KEY).expanduser()
+    holder = partner_identity(read_secret(path).decode("utf-8", "replace"))
+    text = receipt_key(holder.raw).public.text()
+    if out.as_json:
+        out.result({"receipt_key": text, "recipient": str(holder.recipient)})
+    else:
+        typer.echo(text)
 
 
 @command(app, "list")

@@ -197,6 +197,74 @@ def rollback(
     out.result(result, f"{escape(release)}: {escape(told(result))}")
 
 
+@command(app, "rotate-keys")
+def rotate_keys(
+    out: Output,
+    release: Release,
+    component: Annotated[
+        list[str], typer.Option("--component", "-c", help="What gets new keys; give it once for each.")
+    ],
+    reason: Reason,
+    delete_old: Annotated[
+        bool, typer.Option("--delete-old", help="Delete the old sealed files once the new ones are complete.")
+    ] = False,
+    yes: Yes = False,
+    key: Key = None,
+) -> None:
+    """Seal components anew under fresh keys, after one was or may have been disclosed.
+
+    What was disclosed stays disclosed, and that is said before you confirm. Grants that still stand get envelopes for the
+    new files; sign-offs on the old manifest become stale.
+    """
+    body = {"components": component, "reason": reason, "delete_old": delete_old}
+    with Client() as client:
+        _confirmed(out, client, release, {"type": "rotate_keys", **body}, yes)
+        result = client.post("releases", release, "rotate-keys", body=body, key=key)
+    out.result(result, f"{escape(release)}: {escape(told(result))}")
+
+
+@command(app, "rotations")
+def rotations(out: Output, release: Release) -> None:
+    """List rotations of keys: how far each is, and what became of the old sealed files."""
+    with Client() as client:
+        found = client.get("releases", release, "rotations")
+    fates = {old["artifact"]: old["fate"].replace("_", " ") for old in found["superseded"]}
+    rows = [
+        (
+            r["id"],
+            r["status"],
+            ", ".join(r["components"]),
+            f"{len(r['done'])} of {len(r['artifacts'])}",
+            ", ".join(sorted({fates.get(name, "") for name in r["done"]})) or "-",
+            r["failed"] or r["disclosed"],
+        )
+        for r in found["items"]
+    ]
+    columns = ("rotation", "standing", "components", "sealed anew", "old files", "note")
+    out.result(found, table(columns, rows) if rows else "none")
+
+
+@command(app, "copies")
+def copies(
+    out: Output,
+    release: Release,
+    sha256: Annotated[
+        str | None, typer.Option(help="Whose copy has a file of this SHA-256 (hex); exit code 4: nobody's.")
+    ] = None,
+) -> None:
+    """List partners' marked copies, or say whose copy a file is by its exact digest."""
+    with Client() as client:
+        found = client.get("releases", release, "copies")["items"]
+    if sha256 is not None:
+        found = [c for c in found if any(f["sha256"] == sha256.lower() for f in c["files"])]
+        if not found:
+            raise Failure("No issued copy has that file", f"sha256 {sha256}", exit_code=ExitCode.NOT_FOUND)
+    rows = [(c["holder"], c["grant"], c["artifact"], len(c["files"]), instant(c["at"])) for c in found]
+    out.result(
+        found, table(("copy of", "grant", "artifact", "files", "made (UTC)"), rows) if rows else "none"
+    )
+
+
 def _confirmed(out: Output, client: Client, release: str, asked: JSON, yes: bool) -> None:
     """Show what a command would do, and ask."""
     step = client.get("releases", release, "steps")["items"][0]["name"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from orchestrator.domain.commands import AnyCommand, CreateRelease, PartnerReady
+from orchestrator.domain.commands import AnyCommand, CreateRelease, GrantCopy, PartnerReady
 from orchestrator.domain.events import AnyEvent
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.values import Digest, Frozen, Instant, Line, Name
@@ -188,3 +188,65 @@ class BindRequest(Frozen):
     release: Name
     artifact: Name
     actor: Name
+
+
+class CopiesMade(Frozen):
+    """Grant id → its marked copies: the answer of `make_copies`, whose argument is an `EnvelopeRequest`."""
+
+    copies: dict[str, list[GrantCopy]]
+
+
+class RotationInput(Frozen):
+    """The argument of `RotationWorkflow`: seal these artifacts of a release anew."""
+
+    release: Name
+    rotation: Name
+    artifacts: list[Name]
+    delete_old: bool = False
+
+
+class ResealRequest(Frozen):
+    """The argument of `reseal_artifact`: custody re-derives from the log whether it may, and with which keys."""
+
+    release: Name
+    rotation: Name
+    artifact: Name
+
+
+class Resealed(Frozen):
+    """What was sealed anew. `new` is None when nothing had to be: the grant whose own copy it was has ended."""
+
+    artifact: Name
+    new: Name | None = None
+    manifest_digest: Digest | None = None
+    location: Line | None = None
+    size: int = 0
+    reused: int = Field(default=0, description="plaintext bytes whose parts an interrupted run had stored")
+
+
+class RenewRequest(Frozen):
+    """The argument of `renew_envelopes`: envelopes of what was sealed anew, for grants that still stand."""
+
+    release: Name
+    seq: int
+
+
+class EnvelopesRenewed(Frozen):
+    """Grant id → artifact → reference; and why a grant has none."""
+
+    envelopes: dict[str, dict[Name, str]]
+    refused: dict[str, str] = Field(default_factory=dict)
+
+
+class DeleteRequest(Frozen):
+    """The argument of `delete_sealed`: the old sealed files of an artifact that was sealed anew."""
+
+    release: Name
+    artifact: Name
+
+
+class TellRequest(Frozen):
+    """The argument of `tell_release`: one command of the service's own, as an update of the release's workflow."""
+
+    release: Name
+    command: AnyCommand

@@ -9,10 +9,12 @@ QUEUE_RELEASES = "releases"
 QUEUE_TRANSFER = "transfer"
 QUEUE_CUSTODY = "custody"
 QUEUE_LEAKS = "leaks"
-QUEUES = (QUEUE_RELEASES, QUEUE_TRANSFER, QUEUE_CUSTODY, QUEUE_LEAKS)
+QUEUE_COPIES = "copies"
+QUEUES = (QUEUE_RELEASES, QUEUE_TRANSFER, QUEUE_CUSTODY, QUEUE_LEAKS, QUEUE_COPIES)
 
 RELEASE_WORKFLOW = "ReleaseWorkflow"
 INGEST_WORKFLOW = "IngestWorkflow"
+ROTATION_WORKFLOW = "RotationWorkflow"
 LEAK_SWEEP_WORKFLOW = "LeakSweepWorkflow"
 LEAK_CHECK_WORKFLOW = "LeakCheckWorkflow"
 
@@ -38,6 +40,11 @@ GIVE_UP_SUSPECT = "give_up_suspect"
 REPORT_SIGHTINGS = "report_sightings"
 SIGN_PARENT = "sign_parent"
 COMPARE_WHOLE = "compare_whole_suspect"
+MAKE_COPIES = "make_copies"
+RESEAL_ARTIFACT = "reseal_artifact"
+RENEW_ENVELOPES = "renew_envelopes"
+DELETE_SEALED = "delete_sealed"
+TELL_RELEASE = "tell_release"
 
 
 def release_workflow_id(release: str) -> str:
@@ -48,6 +55,11 @@ def release_workflow_id(release: str) -> str:
 def leak_schedule_id(release: str) -> str:
     """The ID of the schedule that sweeps for a release, and what its sweeps' workflow IDs begin with."""
     return f"leaks:{release}"
+
+
+def rotation_workflow_id(release: str, rotation: str) -> str:
+    """The workflow ID of one rotation of keys: starting it twice is starting it once."""
+    return f"rotation:{release}:{rotation}"
 
 
 def ingest_workflow_id(ingest: str) -> str:

@@ -121,18 +121,31 @@ def entering_words(state: ReleaseState, step_name: str) -> list[str]:
     return words
 
 
+def disclosed_words(state: ReleaseState, components: list[str], until: datetime | None = None) -> str:
+    """What new keys for components cannot take back: who had a key of the old files."""
+    holders = sorted(
+        {
+            grant.holder
+            for grant in state.grants.values()
+            if grant.disclosed_at is not None
+            and (until is None or grant.disclosed_at <= until)
+            and set(grant.components) & set(components)
+        }
+    )
+    if not holders:
+        return "no key of the old files was ever handed over"
+    named = ", ".join(holders[:3]) + (f" and {len(holders) - 3} more" if len(holders) > 3 else "")
+    return (
+        f"what was disclosed stays disclosed: {named} had a key of the old files and may go on reading them"
+    )
+
+
 def rotation_words(state: ReleaseState, components: list[str], *, delete_old: bool = False) -> list[str]:
     """What new keys for components change, and what they cannot; the same words wherever somebody confirms it."""
     told = ", ".join(components)
-    held = [
-        g for g in state.grants.values() if g.disclosed_at is not None and set(g.components) & set(components)
-    ]
-    holders = sorted({grant.holder for grant in held})
     words = [
         f"{told}: sealed anew under fresh keys; no gate opens until that is done, and sign-offs on the old manifest become stale",
-        f"what was disclosed stays disclosed: {', '.join(holders)} had a key of the old files, and whoever has it and them can go on reading them"
-        if holders
-        else "no key of the old files was ever handed over",
+        disclosed_words(state, components),
         "grants that still stand get an envelope for the new files; those that were revoked or ran out get none",
     ]
     words.append(

@@ -72,6 +72,11 @@ MAY: dict[str, str] = {
     "getGrantManifest": EVERYBODY,
     "getEnvelope": EVERYBODY,  # then its holder alone: tests/api/test_walk.py
     "makeLinks": EVERYBODY,  # then its holder alone: tests/api/test_links.py
+    "rotateKeys": CAUTIOUS,
+    "listRotations": INSIDE,
+    "listCopies": EVERYBODY,  # a partner its own
+    "addReceipt": EVERYBODY,  # then the grant's holder alone
+    "listReceipts": EVERYBODY,
     "createPartner": "manager operator",
     "listPartners": INSIDE,
     "getPartner": EVERYBODY,  # a partner its own

@@ -15,9 +15,10 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from activities.copies.making import CopyingCustody, CopyPlaces
 from activities.custody.keys import CustodyKeys, load_or_make
 from activities.custody.memory import CustodyMemory
-from activities.custody.opening import Asked, Custody
+from activities.custody.opening import Asked
 from artifacts.custody.base import KeyProvider
 from artifacts.custody.local import Argon2Cost, LocalKeyring
 from artifacts.envelope import EnvelopePayload, open_envelope
@@ -75,11 +76,14 @@ def signed_plan(**changes: Any) -> Plan:
     return Plan.model_validate({**raw, **changes})
 
 
-def sealed(folder: Path, custody: str, release: str | None = None) -> tuple[SealedArtifact, DirectoryStore]:
-    """A small artifact with weights and a tokenizer."""
+def sealed(
+    folder: Path, custody: str, release: str | None = None, weights: bytes | None = None
+) -> tuple[SealedArtifact, DirectoryStore]:
+    """A small artifact with weights (safetensors, when they are given) and a tokenizer."""
     source = folder / "model"
     source.mkdir(parents=True)
-    (source / "weights.bin").write_bytes(bytes(range(256)) * 300)
+    name = "weights.bin" if weights is None else "model.safetensors"
+    (source / name).write_bytes(weights or bytes(range(256)) * 300)
     (source / "tokenizer.json").write_text('{"words": ["a", "b"]}')
     store = DirectoryStore(folder / "store")
     artifact = seal_tree(
@@ -87,7 +91,7 @@ def sealed(folder: Path, custody: str, release: str | None = None) -> tuple[Seal
         store,
         custody_recipient=custody,
         signer=SEALER,
-        components={"weights": "weights.bin", "tokenizer": "tokenizer.json"},
+        components={"weights": name, "tokenizer": "tokenizer.json"},
         release=release,
         part_size=16384,
     )
@@ -106,6 +110,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     custody_clock: Clock | None = None
     release_in_manifest: str | None = None
+    weights: bytes | None = None
     said: int = 0
     memories: list[CustodyMemory] = field(default_factory=list)
 
@@ -117,15 +122,28 @@ class World:
         self.keys: CustodyKeys = load_or_make(self.folder / "keys.json", self.provider, "sluice.example/log")
         self.memory = CustodyMemory(self.memory_url)
         self.custody = self.new_custody()
-        self.artifact, self.store = sealed(self.folder, self.keys.public.recipient, self.release_in_manifest)
+        self.artifact, self.store = sealed(
+            self.folder, self.keys.public.recipient, self.release_in_manifest, self.weights
+        )
         self.states: dict[str, ReleaseState] = {}
 
-    def new_custody(self, **options: Any) -> Custody:
+    def new_custody(self, **options: Any) -> CopyingCustody:
         assert self.provider is not None
         memory = CustodyMemory(self.memory_url)
         self.memories.append(memory)
-        return Custody(
-            self.engine, memory, self.provider, self.keys, self.custody_clock or self.clock, **options
+        places = CopyPlaces(
+            open_store=lambda uri: DirectoryStore(Path(uri.removeprefix("dir:"))),
+            stores=(f"dir:{self.folder / 'store'}",),
+            state_dir=self.folder / "copies",
+            part_size=16384,
+        )
+        return CopyingCustody(
+            self.engine,
+            memory,
+            self.provider,
+            self.keys,
+            self.custody_clock or self.clock,
+            **{"places": places, **options},
         )
 
     def close(self) -> None:
@@ -329,8 +347,11 @@ class World:
         state = self.states[release]
         return Asked(release, name, state.attempt, state.updated_at, dict(partners_ready))
 
-    def complete(self, name: str, made: dict[str, dict[str, str]], release: str = RELEASE) -> None:
-        self.say(cmd.CompleteEntry(**self.head(cmd.SERVICE), step=name, envelopes=made), release=release)
+    def complete(
+        self, name: str, made: dict[str, dict[str, str]], release: str = RELEASE, **more: Any
+    ) -> None:
+        complete = cmd.CompleteEntry(**self.head(cmd.SERVICE), step=name, envelopes=made, **more)
+        self.say(complete, release=release)
 
     def enter(self, name: str, release: str = RELEASE) -> dict[str, dict[str, str]]:
         """Everything honest, up to the entered step; the envelopes that custody made."""
@@ -342,8 +363,9 @@ class World:
         keyed = [
             g for g in planned_grants(state, self.step(name, release), {}, self.clock()) if g.kind != "access"
         ]
+        copies = self.custody.make_copies(asked) if keyed else {}
         made = self.custody.make_envelopes(asked) if keyed else {}
-        self.complete(name, made, release)
+        self.complete(name, made, release, copies=copies)
         return made
 
     def to(self, last: str, release: str = RELEASE) -> None:

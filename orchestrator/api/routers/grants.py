@@ -147,7 +147,7 @@ def get_manifest(
     """The signed manifest of an artifact that the grant covers."""
     with database.reading(deps.engine) as session:
         state, found = grant_of(session, release, grant, caller)
-        covered = {one.id for one in views.artifacts_of(state, found.components)}
+        covered = {one.id for one in access_views.artifacts_of_grant(state, found)}
         if artifact not in covered:
             raise NotFound(f"the grant {grant} covers no artifact {artifact}")
         return _bytes(artifacts.manifest(session, artifact), f"{artifact}.manifest.json")
