@@ -38,7 +38,7 @@ def delivered(api: Api, sealed: Sealed) -> tuple[Api, dict[str, Any]]:
     return api, next(grant for grant in grants if grant["kind"] == "key")
 
 
-def receipt(grant: dict[str, Any], key: PrivateKey = KEY, **changes: Any) -> str:
+def receipt(grant: dict[str, Any], key: PrivateKey = KEY, /, **changes: Any) -> str:
     [artifact] = grant["artifacts"]
     fields = {
         "release": RELEASE,
