@@ -21,13 +21,12 @@ from activities.leaks.sending import ReleaseCommands
 from activities.leaks.telling import Telling
 from artifacts.leaks import AddressPolicy, HubOptions, ScanLimits
 from artifacts.leaks.watching import Options, Source, SourceError, open_source
-from infra.codec import CodecKeys
-from infra.documents import SealedDocuments
+from infra.monitoring import verdict_cipher
 from infra.parts import StoreOpener, records_engine
 from infra.provision import monitor_keys
 from infra.settings import InvalidSettingError, Settings, read_secret
 
-_KIND_OF = {"reports": "reports", "outside-monitors": "monitors"}
+_KIND_OF = {"reports": "reports", "outside-monitors": "monitors", "torrents": "torrents"}
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,6 @@ class LeakWorker:
     polling: Polling
     schedules: Schedules
     activities: Sequence[Callable[..., Any]]
-
-
-def verdict_cipher(settings: Settings) -> SealedDocuments:
-    """What verdicts are sealed with.
-
-    Raises:
-        InvalidSettingError: no file of keys is set.
-    """
-    path = settings.effective_verdict_keys_file
-    if path is None:
-        raise InvalidSettingError("SLUICE_VERDICT_KEYS_FILE is not set")
-    return SealedDocuments(CodecKeys.read(path))
 
 
 def read_sources(settings: Settings, engine: Engine) -> dict[str, Source]:
@@ -75,7 +62,7 @@ def read_sources(settings: Settings, engine: Engine) -> dict[str, Source]:
         hub=hub_options(settings),
         submissions={
             str(spec.get("queue") or spec.get("name")): ReportQueue(
-                engine, str(spec.get("queue") or spec.get("name"))
+                engine, str(spec.get("queue") or spec.get("name")), settings.data_dir / "monitor" / "torrents"
             )
             for spec in specs
         },

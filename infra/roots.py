@@ -357,6 +357,7 @@ def worker_root(role: Role, parts: Callable[[Settings, Client], Awaitable[Worker
 async def api_root(settings: Settings, stop: asyncio.Event) -> None:
     """One API process: uvicorn over `orchestrator.api`, until the stop event; streams are ended, requests finished."""
     from infra.links import StoreLinks
+    from infra.monitoring import leak_parts_of_the_api
     from infra.parts import ArtifactFormats, StoreOpener, document_cipher, records_engine, single_sign_on
     from infra.provision import read_custody_public
     from infra.serving import serve
@@ -373,8 +374,14 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
         gateway=TemporalGateway(client),
         documents=document_cipher(settings),
         formats=ArtifactFormats(),
-        settings=ApiSettings(public_url=settings.effective_public_url, link_seconds=settings.link_seconds),
+        settings=ApiSettings(
+            public_url=settings.effective_public_url,
+            link_seconds=settings.link_seconds,
+            report_rate=settings.report_rate,
+            report_rate_all=settings.report_rate_all,
+        ),
         links=StoreLinks(settings.effective_store_uri, StoreOpener(settings)),
+        **leak_parts_of_the_api(settings),
         observe=metrics.request,
         **single_sign_on(settings, engine),
         log_keys=(read_custody_public(public).log_key,) if public.exists() else (),

@@ -31,7 +31,7 @@ from orchestrator.records.documents import Cipher
 from orchestrator.trust import signing
 
 #: Sources that read what was handed in; they cost nothing, so every sweep looks at them.
-HANDED_IN = ("reports", "outside-monitors")
+HANDED_IN = ("reports", "outside-monitors", "torrents")
 
 
 @dataclass

@@ -99,6 +99,14 @@ class Parents:
         except (ArtifactError, OSError) as error:
             self._failed(name, list(secrets), f"{parent.place} cannot be read: {error}")
             raise
+        own = {
+            s.artifact: _weights(open_signature(s.sealed, self.keys.identity)[1])
+            for s in stored
+            if s.artifact in made
+        }
+        for artifact in [a for a, whole in made.items() if _weights(whole) & own[a]]:
+            self._failed(name, [artifact], f"{parent.place} holds {artifact} itself: it is no parent of it")
+            del made[artifact]
         recipient = str(self.keys.identity.recipient)
         with writing(self.engine) as session:
             for artifact, whole in made.items():
@@ -125,6 +133,10 @@ class Parents:
         else:
             _feed(Folder(Path(place)), list(builders.values()), beat)
         return {artifact: builder.finish().as_public_parent() for artifact, builder in builders.items()}
+
+
+def _weights(signature: WeightSignature) -> set[str]:
+    return {file.sha256 for file in signature.files if file.distinctive}
 
 
 def _feed(tree: PlainTree, builders: list[SignatureBuilder], beat: Beat) -> None:

@@ -6,10 +6,12 @@ is asked for. A source that could not look is blind from its last success on, an
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -39,8 +41,15 @@ def _now() -> datetime:
 class ReportQueue:
     """A queue of what was handed in, as sources read it (`artifacts.leaks.watching.SubmissionQueue`)."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
-        self._engine, self._name = engine, name
+    def __init__(self, engine: Engine, name: str, folder: Path | None = None) -> None:
+        """Read a queue.
+
+        Args:
+            engine: of the records.
+            name: of the queue.
+            folder: where torrent files that were handed in are laid for whoever reads them.
+        """
+        self._engine, self._name, self._folder = engine, name, folder
 
     def after(self, position: int, limit: int) -> list[Submission]:
         """See `SubmissionQueue`."""
@@ -52,12 +61,23 @@ class ReportQueue:
                 id=report.id,
                 at=report.at,
                 what=report.what,
-                value=report.value,
+                value=self._value(report),
                 note=report.note,
                 via=report.via,
             )
             for report in found
         ]
+
+    def _value(self, report: reports.Report) -> str:
+        if report.what != "torrent" or self._folder is None:
+            return report.value
+        path = self._folder / f"{report.id}.torrent"
+        if not path.exists():
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(base64.b64decode(report.value))
+            temporary.replace(path)
+        return str(path)
 
 
 @dataclass

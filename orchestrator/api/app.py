@@ -20,11 +20,13 @@ from orchestrator.api.routers import (
     grants,
     health,
     incidents,
+    leaks,
     links,
     me,
     partners,
     principals,
     releases,
+    reports,
 )
 from orchestrator.api.sign_in import browser
 
@@ -35,6 +37,8 @@ _ROUTERS = (
     caution,
     incidents,
     links,
+    leaks,
+    reports,
     grants,
     copies,
     partners,
@@ -52,6 +56,7 @@ _TAGS = {
     "gates": "Steps and gates: the verdict, previews, and what people decide there.",
     "evidence": "Documents bound by their digest.",
     "caution": "Holds, incidents, amendments, rollbacks: caution is cheap, its undoing takes a quorum.",
+    "leaks": "Leak monitoring: sources, suspects, signed verdicts, reports.",
     "grants": "Who has access, and the envelopes with their keys.",
     "partners": "Outside organisations, their keys and the terms they accepted.",
     "artifacts": "Sealed artifacts and what seals them.",
@@ -88,6 +93,8 @@ def create_app(deps: Deps) -> FastAPI:
         principals=deps.settings.rate_limit,
         strangers=deps.settings.rate_limit_strangers,
         links=deps.settings.rate_limit_links,
+        reports=deps.settings.report_rate,
+        reports_all=deps.settings.report_rate_all,
     )
     app.state.routes = [route for module in _ROUTERS for route in module.router.routes]
     for module in _ROUTERS:

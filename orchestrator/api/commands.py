@@ -24,6 +24,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.contracts import names
+from orchestrator.contracts.leak_messages import WholeRequest
 from orchestrator.contracts.messages import CommandMessage, IngestInput, IngestResult, Outcome, ReleaseInput
 from orchestrator.domain.commands import Command, CreateRelease
 from orchestrator.domain.errors import Conflict, Reason, ReleaseEnded, SluiceError, Unavailable, error_by_code
@@ -72,6 +73,10 @@ class CommandGateway(Protocol):
 
     async def ingested(self, ingest: str) -> IngestResult | Literal["running", "failed"] | None:
         """What became of an ingest; None when there is none."""
+        ...
+
+    async def check_whole(self, check: str, request: WholeRequest) -> None:
+        """Start a whole-file check of a suspect; starting it while it runs is starting it once."""
         ...
 
     async def ready(self) -> bool:
@@ -169,6 +174,21 @@ class TemporalGateway:
                 return None
             raise _translated(error, ingest) from None
         return "running" if status is WorkflowExecutionStatus.RUNNING else "failed"
+
+    async def check_whole(self, check: str, request: WholeRequest) -> None:
+        """See `CommandGateway`."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._client.start_workflow(
+                    names.LEAK_CHECK_WORKFLOW,
+                    request,
+                    id=names.leak_check_workflow_id(check),
+                    task_queue=names.QUEUE_RELEASES,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                )
+        except _FAILURES as error:
+            raise _translated(error, check) from None
 
     async def ready(self) -> bool:
         """See `CommandGateway`."""

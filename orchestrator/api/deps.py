@@ -89,6 +89,8 @@ class ApiSettings:
         rate_limit_strangers: requests with unknown tokens from one address.
         rate_limit_links: requests for links by one principal.
         link_seconds: how long a link to a sealed file is good.
+        report_rate: leak reports without an account from one address.
+        report_rate_all: leak reports without an account from all addresses together.
     """
 
     public_url: str = "http://127.0.0.1:8420"
@@ -100,6 +102,8 @@ class ApiSettings:
     rate_limit_strangers: str | None = "300/minute"
     rate_limit_links: str | None = "120/minute"
     link_seconds: int = 900
+    report_rate: str | None = "6/hour"
+    report_rate_all: str | None = "200/hour"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,9 @@ class Deps:
         observe: told of every answered request: method, route template, status, seconds.
         links: makes links to sealed files; None: partners read them from where they lie.
         log_keys: public keys of the audit log (C2SP note verifiers), for those who verify it.
+        verdicts: opens leak verdicts; None: they are not shown.
+        monitor_key: the leak monitor's public string and the key of its verdicts; None while there is no monitor.
+        outside_monitors: name → secret that an outside leak monitor signs its findings with (Standard Webhooks).
     """
 
     engine: Engine
@@ -130,6 +137,9 @@ class Deps:
     links: Links | None = None
     log_keys: tuple[str, ...] = ()
     observe: Callable[[str, str, int, float], None] | None = None
+    verdicts: Cipher | None = None
+    monitor_key: Callable[[], tuple[str, str] | None] = field(default=lambda: None)
+    outside_monitors: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def now(self) -> datetime:
         """The time now, in UTC."""

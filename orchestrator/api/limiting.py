@@ -23,12 +23,24 @@ class Limiter:
         principals: such as `12000/minute`, for each principal; None: no limit.
         strangers: for each address, requests with a token that is not known; None: no limit.
         links: for each principal, requests for links to sealed files; None: no limit.
+        reports: for each address, leak reports without an account; None: no limit.
+        reports_all: of all addresses together; None: no limit.
     """
 
-    def __init__(self, *, principals: str | None, strangers: str | None, links: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        principals: str | None,
+        strangers: str | None,
+        links: str | None = None,
+        reports: str | None = "6/hour",
+        reports_all: str | None = "200/hour",
+    ) -> None:
         self._principals = None if principals is None else parse(principals)
         self._strangers = None if strangers is None else parse(strangers)
         self._links = None if links is None else parse(links)
+        self._reports = None if reports is None else parse(reports)
+        self._reports_all = None if reports_all is None else parse(reports_all)
         self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def principal(self, name: str) -> None:
@@ -54,6 +66,15 @@ class Limiter:
             TooManyRequests: it was one too many.
         """
         self._hit(self._links, "links", name)
+
+    def reporter(self, address: str) -> None:
+        """Count a leak report that nobody known made.
+
+        Raises:
+            TooManyRequests: it was one too many, of this address or of all.
+        """
+        self._hit(self._reports, "report", address)
+        self._hit(self._reports_all, "report", "*")
 
     def _hit(self, limit: RateLimitItem | None, kind: str, who: str) -> None:
         if limit is None or self._windows.hit(limit, kind, who):

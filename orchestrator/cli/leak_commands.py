@@ -55,7 +55,7 @@ def signature(
     from artifacts.leaks import SignatureBuilder
     from artifacts.source import scan as files_of
 
-    builder = SignatureBuilder(artifact, _key(key))
+    builder = SignatureBuilder(artifact, key_of(key))
     with out.status(f"reading {folder}"):
         for file in files_of(folder):
             descriptor = file.open()
@@ -109,8 +109,8 @@ def scan(
     from artifacts.leaks import AddressPolicy, HubOptions, Outcome, ReferenceSet, ScanLimits
     from artifacts.leaks import scan as judge
 
-    sketch = _key(key)
-    references = ReferenceSet(sketch, [_signature(file) for file in signatures])
+    sketch = key_of(key)
+    references = ReferenceSet(sketch, [signature_from(file) for file in signatures])
     local = Path(target)
     with out.status(f"scanning {target}"):
         found = judge(
@@ -122,14 +122,15 @@ def scan(
         )
     if save is not None:
         save.write_bytes(found.to_bytes())
-    _show(out, found)
+    show_verdict(out, found)
     if found.outcome in {Outcome.MATCH, Outcome.PARTIAL}:
         raise typer.Exit(ExitCode.NOT_IN_ORDER)
     if found.outcome is Outcome.INCONCLUSIVE:
         raise typer.Exit(ExitCode.INCONCLUSIVE)
 
 
-def _show(out: Output, found: Verdict) -> None:
+def show_verdict(out: Output, found: Verdict) -> None:
+    """Print a verdict."""
     colour = {"match": "bold red", "partial": "red", "no_match": "green", "inconclusive": "yellow"}[
         found.outcome.value
     ]
@@ -151,7 +152,8 @@ def _show(out: Output, found: Verdict) -> None:
     out.result(found.document(), *shown, *([table(columns, rows)] if rows else []), f"[dim]{read}[/dim]")
 
 
-def _key(file: Path) -> SketchKey:
+def key_of(file: Path) -> SketchKey:
+    """The sketch key in a file."""
     from artifacts.leaks import SketchKey
 
     try:
@@ -160,7 +162,8 @@ def _key(file: Path) -> SketchKey:
         raise LocalFailure("The sketch key cannot be used", f"{file}: expected 64 hex digits") from None
 
 
-def _signature(file: Path) -> WeightSignature:
+def signature_from(file: Path) -> WeightSignature:
+    """The signature in a file."""
     from artifacts.leaks import WeightSignature
 
     return WeightSignature.from_bytes(file.read_bytes())

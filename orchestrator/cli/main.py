@@ -21,7 +21,9 @@ from orchestrator.cli import (
     grant_commands,
     incident_commands,
     key_commands,
+    leak_case_commands,
     leak_commands,
+    leak_service_commands,
     partner_commands,
     plan_commands,
     principal_commands,
@@ -30,6 +32,9 @@ from orchestrator.cli import (
 )
 from orchestrator.cli.exit_codes import MEANING, ExitCode
 from orchestrator.cli.output import command
+
+#: Modules whose commands stand among those of `leak`.
+_MORE_OF_LEAK = (leak_case_commands, leak_service_commands)
 
 _EPILOG = "Exit codes: " + " · ".join(
     f"{int(code)} {code.name.lower().replace('_', ' ')}" for code in ExitCode

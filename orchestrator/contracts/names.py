@@ -62,6 +62,11 @@ def rotation_workflow_id(release: str, rotation: str) -> str:
     return f"rotation:{release}:{rotation}"
 
 
+def leak_check_workflow_id(check: str) -> str:
+    """The workflow ID of a whole-file check: asked for twice while it runs, it is one."""
+    return f"leak-check:{check}"
+
+
 def ingest_workflow_id(ingest: str) -> str:
     """The workflow ID of an ingest: starting it twice is starting it once."""
     return f"ingest:{ingest}"

@@ -246,6 +246,7 @@ def made_api(template: Path, path: Path) -> Iterator[Api]:
         engine=engine,
         gateway=gateway,
         documents=TestCipher(),
+        verdicts=TestCipher(),
         formats=ArtifactFormats(),
         settings=ApiSettings(stream_poll=0.02, stream_heartbeat=1),
         clock=clock,

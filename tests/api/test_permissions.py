@@ -104,6 +104,16 @@ MAY: dict[str, str] = {
     "issueToken": "operator",
     "listTokens": "operator",  # and everybody their own
     "revokeToken": "operator",
+    "listMonitors": INSIDE,
+    "getMonitorKey": INSIDE,
+    "listSuspects": PEOPLE,
+    "getVerdict": PEOPLE,
+    "checkWhole": PEOPLE,
+    "listParents": INSIDE,
+    "addParent": PEOPLE,
+    "dropParent": PEOPLE,
+    "reportSighting": "manager approver mlops partner operator",
+    "listReports": PEOPLE,
     "listAuditEntries": "auditor operator",
     "getAuditEntry": "auditor operator",
     "getAuditProof": "auditor operator",
@@ -112,7 +122,7 @@ MAY: dict[str, str] = {
     "getConsistencyProof": "auditor operator",
     "exportAudit": "auditor operator",
 }
-OPEN_TO_ALL = {"healthz", "readyz", "getSignIn", "backChannelLogout"}
+OPEN_TO_ALL = {"healthz", "readyz", "getSignIn", "backChannelLogout", "reportLeak", "receiveFindings"}
 NAMES = {
     "step": "query",
     "control": "rate_limit",
@@ -127,6 +137,8 @@ NAMES = {
     "principal": "nobody",
     "token": "tok-0000000000000000",
     "index": "0",
+    "parent": "none",
+    "monitor": "none",
 }
 OWN, OTHER, NOWHERE = "seen-1", "hide-1", "gone-1"
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from sqlalchemy import Engine
 
+from orchestrator.contracts.leak_messages import WholeRequest
 from orchestrator.contracts.messages import CommandMessage, IngestInput, IngestResult, Outcome
 from orchestrator.domain import commands as cmd
 from orchestrator.domain.decide import decide, decide_create, due
@@ -33,6 +34,7 @@ class InProcessGateway:
     clock: Callable[[], datetime]
     down: bool = False
     ingests: dict[str, IngestInput] = field(default_factory=dict)
+    checks: dict[str, WholeRequest] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     handled: dict[tuple[str, str], tuple[str, Outcome]] = field(default_factory=dict)
 
@@ -53,6 +55,10 @@ class InProcessGateway:
     async def ingested(self, ingest: str) -> IngestResult | Literal["running", "failed"] | None:
         self._up()
         return "running" if ingest in self.ingests else None
+
+    async def check_whole(self, check: str, request: WholeRequest) -> None:
+        self._up()
+        self.checks[check] = request
 
     async def ready(self) -> bool:
         return not self.down

@@ -1,0 +1,68 @@
+"""What the API is given of leak monitoring: the keys of stored verdicts, the monitor's public half, outside monitors' secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from standardwebhooks import Webhook
+
+from infra.codec import CodecKeys
+from infra.documents import SealedDocuments
+from infra.provision import read_monitor_public
+from infra.settings import InvalidSettingError, Settings, read_secret
+
+
+def leak_parts_of_the_api(settings: Settings) -> dict[str, Any]:
+    """Fields of `orchestrator.api.deps.Deps`.
+
+    Raises:
+        InvalidSettingError: a file cannot be used.
+    """
+
+    def monitor_key() -> tuple[str, str] | None:
+        known = read_monitor_public(settings.effective_monitor_public_file)
+        return None if known is None else (known.recipient, known.verdict_key)
+
+    return {
+        "verdicts": verdict_cipher(settings),
+        "monitor_key": monitor_key,
+        "outside_monitors": outside_monitors(settings),
+    }
+
+
+def verdict_cipher(settings: Settings) -> SealedDocuments:
+    """What verdicts are sealed with.
+
+    Raises:
+        InvalidSettingError: no file of keys is set.
+    """
+    path = settings.effective_verdict_keys_file
+    if path is None:
+        raise InvalidSettingError("SLUICE_VERDICT_KEYS_FILE is not set")
+    return SealedDocuments(CodecKeys.read(path))
+
+
+def outside_monitors(settings: Settings) -> dict[str, str]:
+    """Name → secret of each outside monitor.
+
+    Raises:
+        InvalidSettingError: a line is not `name=whsec_…`; the line's number is told, not its text.
+    """
+    file = settings.outside_monitors_file
+    if file is None:
+        return {}
+    found: dict[str, str] = {}
+    for number, line in enumerate(read_secret(file, "outside_monitors_file").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, secret = (part.strip() for part in line.partition("="))
+        try:
+            Webhook(secret)
+        except (ValueError, RuntimeError):
+            secret = ""
+        if not name or not secret.startswith("whsec_") or name in found:
+            raise InvalidSettingError(
+                f"SLUICE_OUTSIDE_MONITORS_FILE: {file}: line {number} is not `name=whsec_…`, or names one twice"
+            )
+        found[name] = secret
+    return found
