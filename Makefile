@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: alerts help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench
+.PHONY: chromium alerts help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -67,6 +67,10 @@ build/tools/usr/bin/promtool:
 	@mkdir -p build/tools && cd build/tools && (apt-get download -qq prometheus || (apt-get update -qq && apt-get download -qq prometheus)) 2>/dev/null \
 	    && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb \
 	    || { echo "promtool is needed: install the package prometheus (Debian, Ubuntu), or put promtool on the PATH"; exit 1; }
+
+chromium: ## install Debian's Chromium, in which the console is tested
+	@command -v chromium >/dev/null || { export DEBIAN_FRONTEND=noninteractive; (apt-get install -y -qq chromium || (apt-get update -qq && apt-get install -y -qq chromium)) >/dev/null 2>&1; } \
+	    || { echo "Chromium is needed for the console's tests: install the package chromium"; exit 1; }
 
 alerts: build/tools/usr/bin/promtool ## check the alert rules and try each against made-up series
 	cd infra/alerts && ../../$< check rules sluice.rules.yml && ../../$< test rules sluice.tests.yml

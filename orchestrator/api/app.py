@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from orchestrator import console
 from orchestrator.api import pages, problems
 from orchestrator.api.contract import openapi_of
 from orchestrator.api.deps import Deps
@@ -100,6 +101,7 @@ def create_app(deps: Deps) -> FastAPI:
     for module in _ROUTERS:
         app.include_router(module.router)
     app.include_router(browser.pages)
+    console.install(app)
     pages.install(app)
     problems.install(app)
     app.openapi = lambda: openapi_of(app)  # type: ignore[method-assign]

@@ -226,6 +226,21 @@ def authenticate(session: Session, text: str, now: datetime) -> Authenticated | 
     return Authenticated(principal, token, note_use=stale)
 
 
+def roles_by_token(session: Session, principal: str, token: str, now: datetime) -> tuple[Role, ...] | None:
+    """The roles of a principal whose token (by its id) still counts; None when it does not."""
+    statement = (
+        select(TokenRow, PrincipalRow)
+        .join(PrincipalRow, col(PrincipalRow.id) == col(TokenRow.principal))
+        .where(col(TokenRow.id) == token, col(TokenRow.principal) == principal)
+    )
+    found = session.execute(statement).one_or_none()
+    if found is None:
+        return None
+    known, who = _token(found[0]), _of(found[1])
+    expired = known.expires_at is not None and known.expires_at <= now
+    return None if expired or known.revoked_at is not None or not who.active else tuple(who.roles)
+
+
 def touch(session: Session, token: str, now: datetime) -> None:
     """Note that a token was used; due every few minutes (`Authenticated.note_use`)."""
     session.execute(update(table(TokenRow)).where(col(TokenRow.id) == token).values(last_used_at=now))

@@ -18,11 +18,13 @@ from sqlalchemy.orm import Session
 from sqlmodel import col
 
 from orchestrator.domain.permissions import Role
-from orchestrator.records import audit
+from orchestrator.records import audit, principals
 from orchestrator.records.database import insert_new
 from orchestrator.records.tables import PrincipalRow, SessionRow, SignedOutRow, SubjectRow, table
 
 PREFIX = "sls_"
+BY_TOKEN = "sluice:token"  # noqa: S105 - a name
+"""The issuer of sessions that an API token opened; their subject is the token's id, and they end with it."""
 
 #: Whether somebody who signed in may be whom they say: `new` has not been here before.
 Standing = Literal["known", "new", "switched-off", "not-a-person", "another-subject", "signed-out", "unknown"]
@@ -162,6 +164,9 @@ def find_session(session: Session, text: str, now: datetime) -> OpenSession | No
     row = session.execute(select(SessionRow).where(col(SessionRow.hash) == _hash(text))).scalar_one_or_none()
     if row is None or row.ended_at is not None or row.expires_at <= now:
         return None
+    if row.issuer == BY_TOKEN:
+        roles = principals.roles_by_token(session, row.principal, row.subject, now)
+        return None if roles is None else OpenSession(row.principal, roles, row.expires_at)
     known = Known(row.issuer, row.subject, row.sid, row.signed_in_at)
     if standing(session, row.principal, known) != "known":
         return None

@@ -105,6 +105,12 @@ def _set(response: Response, deps: Deps, kind: str, value: str, seconds: int) ->
     )
 
 
+def set_session(response: Response, deps: Deps, opened: sign_ins.NewSession, now: datetime) -> None:
+    """Put a new session into the browser's cookie, for as long as it lasts."""
+    seconds = max(1, int((opened.session.expires_at - now).total_seconds()))
+    _set(response, deps, "session", opened.text, seconds)
+
+
 def session_token(text: str) -> str:
     """What a page sends in `X-Sluice-Session`: made of the session, useless without its cookie."""
     return hashlib.sha256(b"sluice.release/page/v1\0" + text.encode()).hexdigest()
@@ -128,7 +134,7 @@ def session_of(request: Request, deps: Deps) -> sign_ins.OpenSession | None:
 # --- in
 
 
-def _local(path: str | None) -> str:
+def local_path(path: str | None) -> str:
     """A path of ours to come back to, and nothing else."""
     if path is None or not path.startswith("/") or path.startswith(("//", "/\\")) or len(path) > 500:
         return _DEFAULT_NEXT
@@ -163,7 +169,7 @@ def begin(deps: Parts, next: Annotated[str | None, Query()] = None) -> Response:
         "state": state,
         "nonce": nonce,
         "verifier": verifier,
-        "next": _local(next),
+        "next": local_path(next),
         "until": (deps.now() + _ATTEMPT).isoformat(),
     }
     sealed = base64.urlsafe_b64encode(deps.documents.seal(json.dumps(kept).encode(), _CONTEXT)).decode()
@@ -221,8 +227,7 @@ def come_back(
             address=context_of(request).client,
         )
     response = RedirectResponse(kept["next"], status_code=303)
-    seconds = max(1, int((opened.session.expires_at - now).total_seconds()))
-    _set(response, deps, "session", opened.text, seconds)
+    set_session(response, deps, opened, now)
     response.delete_cookie(cookie_name(deps, "sign-in"), path="/")
     return response
 
@@ -300,10 +305,20 @@ def leave(request: Request, deps: Parts) -> Response:
     text = request.cookies[cookie_name(deps, "session")]
     with database.writing(deps.engine) as session:
         sign_ins.end_session(session, text, at=deps.now(), address=context_of(request).client)
-    provider = sso_of(deps).metadata().get("end_session_endpoint")
-    response = JSONResponse({"signed_out": True, "provider": provider if isinstance(provider, str) else None})
+    response = JSONResponse({"signed_out": True, "provider": _provider_out(deps)})
     response.delete_cookie(cookie_name(deps, "session"), path="/")
     return response
+
+
+def _provider_out(deps: Deps) -> str | None:
+    """Where one ends the provider's own session, when there is a provider that says so."""
+    if not isinstance(deps.sign_in, SingleSignOn):
+        return None
+    try:
+        found = deps.sign_in.metadata().get("end_session_endpoint")
+    except (NotFound, Unavailable):
+        return None
+    return found if isinstance(found, str) else None
 
 
 class SignInView(BaseModel):
