@@ -89,6 +89,33 @@ async def _late_grants(time: VirtualTime, world: World) -> Release:
     return release
 
 
+async def _rotation(time: VirtualTime, world: World) -> Release:
+    """New keys while the release is on hold; then envelopes of what was sealed anew, and the old files deleted."""
+    release = await _walk(time, world)
+    await release.send(cmd.Hold(command_id="hold", actor=MANAGER, reason="a laptop was lost"))
+    rotate = cmd.RotateKeys(
+        command_id="rotate",
+        actor=MANAGER,
+        components=["weights"],
+        reason="a laptop was lost",
+        delete_old=True,
+    )
+    await release.send(rotate)
+    for _ in range(500):
+        if any(event.type == "sealed_deleted" for event in world.log[release.name]):
+            break
+        await asyncio.sleep(0.02)
+    for person in ("sam", "lea"):
+        await release.send(cmd.Resume(command_id=f"resume-{person}", actor=actor(person)))
+    for _ in range(500):
+        if any(event.type == "envelopes_renewed" for event in world.log[release.name]):
+            break
+        await asyncio.sleep(0.02)
+    await release.send(cmd.Abort(command_id="abort", actor=MANAGER, reason="enough"))
+    await release.handle.result()
+    return release
+
+
 async def _continued(time: VirtualTime, world: World) -> Release:
     release = await _walk(time, world, limit=60)
     for n in range(20):
@@ -99,7 +126,13 @@ async def _continued(time: VirtualTime, world: World) -> Release:
 async def _save(client: Client, version: str) -> None:
     skipper = TimeSkipper(client, config=TimeSkippingConfig(enabled=False))
     time = VirtualTime(skipper.client, skipper)
-    kinds = {"to-open": _to_open, "caution": _caution, "continued": _continued, "late-grants": _late_grants}
+    kinds = {
+        "to-open": _to_open,
+        "caution": _caution,
+        "continued": _continued,
+        "late-grants": _late_grants,
+        "rotation": _rotation,
+    }
     chosen = sys.argv[2:] or list(kinds)
     for name, run in ((name, kinds[name]) for name in chosen):
         world = World()

@@ -12,6 +12,7 @@ from infra.temporal import replayer
 from tests.support.temporal import TEST_CODEC_KEYS
 from workflows.ingest import IngestWorkflow
 from workflows.release import ReleaseWorkflow
+from workflows.rotation import RotationWorkflow
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 
@@ -22,13 +23,15 @@ def saved(path: Path) -> WorkflowHistory:
 
 def test_there_are_histories_of_every_kind_of_run():
     kinds = {path.stem.split("-", 1)[1] for path in HISTORIES}
-    assert {"to-open", "caution", "continued", "late-grants"} <= kinds
+    assert {"to-open", "caution", "continued", "late-grants", "rotation"} <= kinds
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda p: p.stem)
 async def test_a_saved_history_replays(path: Path):
     history = saved(path)
-    await replayer(TEST_CODEC_KEYS, [ReleaseWorkflow, IngestWorkflow]).replay_workflow(history)
+    await replayer(TEST_CODEC_KEYS, [ReleaseWorkflow, IngestWorkflow, RotationWorkflow]).replay_workflow(
+        history
+    )
 
 
 async def test_a_workflow_that_decides_otherwise_does_not_replay(monkeypatch: pytest.MonkeyPatch):

@@ -12,6 +12,7 @@ from temporalio.exceptions import ApplicationError
 from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
+from orchestrator.domain.commands import GrantCopy
 from orchestrator.domain.decide_access import planned_grants
 from orchestrator.domain.decide_late import late_id
 from orchestrator.domain.events import AnyEvent
@@ -111,6 +112,52 @@ class World:
         )
         self.published = {p for p in self.published if p.split("/")[1] in keep}
         return msg.AccessApplied(changes=[])
+
+    @activity.defn(name=names.MAKE_COPIES)
+    def make_copies(self, request: msg.EnvelopeRequest) -> msg.CopiesMade:
+        self._called(names.MAKE_COPIES)
+        state = self.state(request.release)
+        step = state.plan.step(request.step)
+        assert step is not None
+        made = {
+            g.id: [
+                GrantCopy(
+                    of="a1",
+                    artifact=f"copy-{g.holder}",
+                    manifest_digest="sha256:" + "c" * 64,
+                    location="dir:somewhere",
+                    components=g.components,
+                    mark="sha256:" + "d" * 64,
+                )
+            ]
+            for g in planned_grants(state, step, {}, request.at)
+            if g.kind == "key" and state.plan.marks(step, g.holder_kind, g.components)
+        }
+        return msg.CopiesMade(copies=made)
+
+    @activity.defn(name=names.RESEAL_ARTIFACT)
+    def reseal_artifact(self, request: msg.ResealRequest) -> msg.Resealed:
+        self._called(names.RESEAL_ARTIFACT)
+        self._answer(names.RESEAL_ARTIFACT)
+        return msg.Resealed(
+            artifact=request.artifact,
+            new=f"{request.artifact}-anew",
+            manifest_digest="sha256:" + "a" * 64,
+            location="dir:somewhere",
+        )
+
+    @activity.defn(name=names.RENEW_ENVELOPES)
+    def renew_envelopes(self, request: msg.RenewRequest) -> msg.EnvelopesRenewed:
+        self._called(names.RENEW_ENVELOPES)
+        waiting = self.state(request.release).awaiting_renewal()
+        return msg.EnvelopesRenewed(
+            envelopes={g.id: {a: f"envelope/{g.id}/{a}" for a in g.renew} for g in waiting}
+        )
+
+    @activity.defn(name=names.DELETE_SEALED)
+    def delete_sealed(self, request: msg.DeleteRequest) -> msg.AccessApplied:
+        self._called(names.DELETE_SEALED)
+        return msg.AccessApplied(changes=[request.artifact])
 
     @property
     def all(self) -> list[object]:

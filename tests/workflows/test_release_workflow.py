@@ -9,11 +9,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine
 from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
+from activities.copies.telling import TellingActivities
+from artifacts.stores.base import Store
 from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
@@ -24,19 +27,25 @@ from tests.support.plans import MANAGER, PIPELINE, RATINGS, RECIPIENT, actor, fi
 from tests.support.temporal import VirtualTime
 from tests.support.world import World
 from workflows.release import ReleaseWorkflow
+from workflows.rotation import RotationWorkflow
 
 pytestmark = pytest.mark.stack
+
+
+def no_store(uri: str) -> Store:
+    raise AssertionError(f"no test of workflows opens {uri}")
 
 
 @asynccontextmanager
 async def workers(client: Client, world: World, **options: Any) -> AsyncIterator[dict[str, str]]:
     """Workers on the product's queues; the queue names are the product's, so tests of one server run one at a time."""
+    telling = TellingActivities(create_engine("sqlite://"), client, no_store, ())
     with ThreadPoolExecutor(8) as threads:
         async with (
             Worker(
                 client,
                 task_queue=names.QUEUE_RELEASES,
-                workflows=[ReleaseWorkflow],
+                workflows=[ReleaseWorkflow, RotationWorkflow],
                 activities=[world.record_events, world.observe_partners],
                 activity_executor=threads,
                 **options,
@@ -44,13 +53,24 @@ async def workers(client: Client, world: World, **options: Any) -> AsyncIterator
             Worker(
                 client,
                 task_queue=names.QUEUE_TRANSFER,
-                activities=[world.publish_step, world.apply_access],
+                activities=[
+                    world.publish_step,
+                    world.apply_access,
+                    world.delete_sealed,
+                    telling.tell_release,
+                ],
                 activity_executor=threads,
             ),
             Worker(
                 client,
                 task_queue=names.QUEUE_CUSTODY,
-                activities=[world.make_envelopes],
+                activities=[world.make_envelopes, world.renew_envelopes],
+                activity_executor=threads,
+            ),
+            Worker(
+                client,
+                task_queue=names.QUEUE_COPIES,
+                activities=[world.make_copies, world.reseal_artifact],
                 activity_executor=threads,
             ),
         ):
