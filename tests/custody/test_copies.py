@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -38,6 +40,20 @@ from tests.support.plans import actor
 
 MANAGING = (Role.APPROVER, Role.RELEASE_MANAGER)
 PARTNERS: dict[str, KeyPair] = {"uni": UNI, "ngo": NGO}
+
+
+def killed_half_way(world: World, what: str, argument: dict[str, Any]) -> None:
+    """Another custody process begins the copy, and is killed with kill -9 once half of it is stored."""
+    command = [sys.executable, "-m", "tests.custody.killed", str(world.folder), world.clock().isoformat()]
+    process = subprocess.Popen([*command, what, json.dumps(argument)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half way\n"
+    finally:
+        process.kill()
+        process.wait(30)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -243,24 +259,19 @@ def test_making_them_again_makes_the_same_ones(world: World) -> None:
     assert len(made) == len(set(made)) == 2
 
 
-def test_a_cut_off_copy_goes_on_with_every_stored_part(world: World, weights: bytes) -> None:
+def test_a_copy_killed_with_kill_9_goes_on_with_every_stored_part(world: World, weights: bytes) -> None:
     world.at_gate("download")
     world.approve("download")
     asked = world.begin("download")
-
-    class KilledError(Exception):
-        pass
-
-    def kill(progress: Progress) -> None:
-        if progress.bytes_done > len(weights) // 2:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        world.custody.make_copies(asked, kill)
+    argument = {"release": "alpha", "step": "download", "attempt": asked.attempt, "at": asked.at.isoformat()}
+    killed_half_way(world, "mark", argument)
     seen: list[Progress] = []
-    world.new_custody().make_copies(asked, seen.append)
-    assert seen[0].bytes_done == seen[0].bytes_reused > 0
-    assert max(p.bytes_reused for p in seen) > len(weights) // 3
+    made = world.custody.make_copies(asked, seen.append)
+    assert max(p.bytes_reused for p in seen) >= len(weights) // 2
+    assert set(made) == {f"download.4.{name}" for name in PARTNERS}
+    assert weights[100_000:100_064] not in b"".join(
+        p.read_bytes() for p in (world.folder / "copies").iterdir()
+    )
 
 
 def test_the_public_gets_a_marked_copy_at_downloadable(
@@ -476,24 +487,21 @@ def test_a_rotation_that_nobody_asked_for(plain: World) -> None:
         plain.custody.reseal("alpha", "rotation-made-up", plain.artifact.artifact_id)
 
 
-def test_a_cut_off_resealing_goes_on_with_every_stored_part(plain: World, weights: bytes) -> None:
+def test_a_resealing_killed_with_kill_9_goes_on_with_every_stored_part(
+    plain: World, weights: bytes, tmp_path: Path
+) -> None:
     world = plain
     world.to("download")
     rotation = rotate(world)
-
-    class KilledError(Exception):
-        pass
-
-    def kill(progress: Progress) -> None:
-        if progress.bytes_done > len(weights) // 2:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        world.custody.reseal("alpha", rotation, world.artifact.artifact_id, kill)
-    made = world.new_custody().reseal("alpha", rotation, world.artifact.artifact_id)
-    assert made.reused > len(weights) // 3
-    again = world.new_custody().reseal("alpha", rotation, world.artifact.artifact_id)
+    artifact = world.artifact.artifact_id
+    killed_half_way(world, "reseal", {"release": "alpha", "rotation": rotation, "artifact": artifact})
+    made = world.custody.reseal("alpha", rotation, artifact)
+    assert made.reused >= len(weights) // 2
+    again = world.new_custody().reseal("alpha", rotation, artifact)
     assert (again.new, again.manifest_digest) == (made.new, made.manifest_digest)
+    resealed(world, rotation)
+    renewed(world)
+    assert fetched(world, "download.4.uni", tmp_path / "uni")["model.safetensors"] == weights
 
 
 def test_the_response_table_asks_for_new_keys(engine: Engine, tmp_path: Path, weights: bytes) -> None:
