@@ -189,11 +189,7 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
     from artifacts.stores.hub import HubStore
     from artifacts.stores.opening import elliptic_key_signer
     from infra.parts import StoreOpener, records_engine
-    from infra.provision import read_custody_public, read_monitor_public
-
-    def monitor() -> str | None:
-        known = read_monitor_public(settings.effective_monitor_public_file)
-        return None if known is None else known.recipient
+    from infra.provision import read_custody_public
 
     engine, opener = records_engine(settings), StoreOpener(settings)
     store_uri = settings.effective_store_uri
@@ -209,7 +205,7 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
             custody_recipient=lambda: read_custody_public(settings.effective_custody_public_file).recipient,
             state_dir=settings.data_dir / "sealing",
             ingest_root=settings.effective_ingest_dir,
-            monitor=monitor,
+            monitor=partial(_monitor_recipient, settings),
         )
     )
     model_key = settings.effective_model_signing_key_file
@@ -241,6 +237,14 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
     )
 
 
+def _monitor_recipient(settings: Settings) -> str | None:
+    """Who weight signatures are sealed to; None while there is no leak monitor."""
+    from infra.provision import read_monitor_public
+
+    known = read_monitor_public(settings.effective_monitor_public_file)
+    return None if known is None else known.recipient
+
+
 async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
     """The custody worker: the only process that the key-encryption key opens anything for.
 
@@ -263,6 +267,7 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
         open_store=StoreOpener(settings),
         stores=(settings.effective_store_uri,),
         state_dir=settings.effective_copies_state_dir,
+        monitor=partial(_monitor_recipient, settings),
     )
     custody = CopyingCustody(
         engine,

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ from orchestrator.domain.errors import Reason, SluiceError
 from orchestrator.domain.plan import recipient_digest
 from orchestrator.domain.state import ReleaseState
 from orchestrator.records import artifacts as artifact_records
-from orchestrator.records import audit
+from orchestrator.records import audit, signatures
 from orchestrator.records.artifacts import Artifact
 from orchestrator.records.database import writing
 
@@ -59,6 +60,7 @@ class CopyPlaces:
         state_dir: resume tickets, on custody's own disk.
         workers: threads of one copy.
         part_size: plaintext bytes per part; None leaves it to the sealing.
+        monitor: tells the leak monitor's public string: what is sealed anew, and every copy's digests, are known to it.
     """
 
     open_store: Callable[[str], Store]
@@ -66,6 +68,7 @@ class CopyPlaces:
     state_dir: Path
     workers: int = 2
     part_size: int | None = None
+    monitor: Callable[[], str | None] = field(default=lambda: None)
 
 
 class CopyingCustody(Custody):
@@ -171,6 +174,7 @@ class CopyingCustody(Custody):
                 strength,
             )
             self._written_down(state, copy, manifest, location, body, files)
+            self._tell_monitor(base, holder, copy_id, manifest, files)
         return GrantCopy(
             of=base,
             artifact=copy_id,
@@ -233,11 +237,19 @@ class CopyingCustody(Custody):
     ) -> Resealed:
         old = self._manifest(state, artifact, digest)
         new_id = copied_id(state.release, artifact, "reseal", rotation)
+        monitor = self._places.monitor() if owner is None else None
         with self._store(location) as store:
             sealed = reseal_artifact(
-                store, old, self._opening(state, old, None), store, **self._sealing(state, new_id, tell)
+                store,
+                old,
+                self._opening(state, old, None),
+                store,
+                monitor=monitor,
+                **self._sealing(state, new_id, tell),
             )
         manifest, _ = self._take_in_copy(state, sealed)
+        if owner is None:
+            self._still_watched(artifact, new_id, sealed.signature)
         body = {
             "action": "resealed",
             "rotation": rotation,
@@ -386,6 +398,47 @@ class CopyingCustody(Custody):
                 leaf = {**body, "files": part} if files else body
                 audit.append(session, "custody", leaf, at=now, release=state.release)
         self.copies.keep(copy)
+
+    def _tell_monitor(
+        self, base: str, holder: str, copy: str, manifest: Manifest, files: list[dict[str, Any]]
+    ) -> None:
+        """Let the leak monitor know whose copy has which digests, sealed to it: a hit is then an attribution."""
+        from artifacts.leaks.marking import issued_from_json
+        from artifacts.leaks.sealed import seal_signature
+        from artifacts.leaks.signature import WeightSignature
+        from artifacts.leaks.sketch import SketchKey
+
+        monitor = self._places.monitor()
+        if monitor is None or not files:
+            return
+        secret = os.urandom(32)
+        key = SketchKey(secret)
+        known = tuple(issued_from_json(file, holder) for file in files)
+        digests = WeightSignature(copy, key.key_id, (), None, (), known, 0, ())
+        sealed = seal_signature(digests, secret, manifest=manifest.digest, recipient=monitor)
+        with writing(self._engine) as session:
+            signatures.put(
+                session, base, sealed, key_id=key.key_id, by=UPLOADER, at=self._clock(), copy_of=holder
+            )
+
+    def _still_watched(self, old: str, new: str, signature: bytes | None) -> None:
+        """What was recognised before is recognised under its new id: a rotation must not make the monitor blind."""
+        with writing(self._engine) as session:
+            for known in signatures.of(session, [old]):
+                sealed, key_id = known.sealed, known.key_id
+                if not known.copy_of and signature is not None:
+                    from artifacts.leaks.sealed import SealedSignature
+
+                    sealed, key_id = signature, SealedSignature.parse(signature).key_id
+                signatures.put(
+                    session,
+                    new,
+                    sealed,
+                    key_id=key_id,
+                    by=UPLOADER,
+                    at=self._clock(),
+                    copy_of=known.copy_of,
+                )
 
     def _place_of(self, state: ReleaseState, copy: MadeCopy) -> str:
         """Where a grant's own copy lies: where what it was made from did."""

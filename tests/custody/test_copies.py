@@ -22,6 +22,8 @@ from artifacts.envelope import open_envelope, open_public_record
 from artifacts.errors import ArtifactError
 from artifacts.fetching import fetch_artifact
 from artifacts.keys import KeyPair
+from artifacts.leaks import SketchKey, WeightSignature
+from artifacts.leaks.sealed import monitor_identity, monitor_keygen, open_signature, seal_signature
 from artifacts.progress import Progress
 from artifacts.stores.directory import DirectoryStore
 from orchestrator.domain import commands as cmd
@@ -31,7 +33,8 @@ from orchestrator.domain.permissions import Role
 from orchestrator.domain.plan import Plan
 from orchestrator.domain.preview import preview
 from orchestrator.records import artifacts as artifact_records
-from orchestrator.records.database import reading
+from orchestrator.records import signatures
+from orchestrator.records.database import reading, writing
 from orchestrator.trust.receipts import envelope_proof_verifier
 from tests.custody.intruder import Intruder
 from tests.custody.world import NGO, UNI, World, signed_plan
@@ -295,6 +298,43 @@ def test_the_public_gets_a_marked_copy_at_downloadable(
     assert [a["id"] for a in shown["artifacts"]] == [artifact]
     assert world.artifact.artifact_id not in json.dumps(shown)
     world.close()
+
+
+def test_the_leak_monitor_knows_whose_copy_has_which_digests_also_after_new_keys(
+    world: World, tmp_path: Path
+) -> None:
+    """Nobody but the monitor reads them; a rotation does not make it blind."""
+    keys = monitor_keygen()
+    identity = monitor_identity(keys.identity)
+    world.custody = world.new_custody(places=replace(world.custody._places, monitor=lambda: keys.recipient))
+    world.to("download")
+    base = world.artifact.artifact_id
+    with writing(world.engine) as session:  # as the sealing of the base would have left it
+        secret = bytes(32)
+        own = WeightSignature(base, SketchKey(secret).key_id, ())
+        sealed_own = seal_signature(
+            own, secret, manifest=world.artifact.manifest_digest, recipient=keys.recipient
+        )
+        signatures.put(session, base, sealed_own, key_id=own.key_id, by="ci", at=world.clock())
+    fetched(world, "download.4.uni", tmp_path / "uni")
+    sha256 = hashlib.sha256((tmp_path / "uni" / "model.safetensors").read_bytes()).hexdigest()
+
+    def owners(artifact: str) -> set[str]:
+        with reading(world.engine) as session:
+            stored = signatures.of(session, [artifact])
+        found = {one.copy_of: open_signature(one.sealed, identity)[1] for one in stored}
+        assert set(found) == {"", *PARTNERS}
+        return {name for name, one in found.items() if any(f.sha256 == sha256 for f in one.files)}
+
+    assert owners(base) == {"uni"}
+    resealed(world, rotate(world))
+    new = world.state.carried_by["weights"]
+    assert owners(new) == {"uni"}
+    with reading(world.engine) as session:
+        [own_row] = [one for one in signatures.of(session, [new]) if not one.copy_of]
+    anew = open_signature(own_row.sealed, identity)[1]
+    assert anew.artifact == new, "made anew, under a sketch key of the new root"
+    assert anew.matrices
 
 
 # --- sealed anew -----------------------------------------------------------------------------------------------------
