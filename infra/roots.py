@@ -140,6 +140,7 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
     from infra.refreshing import Refreshing
     from infra.telemetry.queues import QueuesCollector
     from infra.telemetry.records import RecordsCollector
+    from workflows.hub_sweep import HubSweepWorkflow
     from workflows.ingest import IngestWorkflow
     from workflows.leak_sweep import LeakCheckWorkflow, LeakSweepWorkflow
     from workflows.release import ReleaseWorkflow
@@ -162,6 +163,7 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
         workflows=(
             ReleaseWorkflow,
             IngestWorkflow,
+            HubSweepWorkflow,
             RotationWorkflow,
             LeakSweepWorkflow,
             LeakCheckWorkflow,
@@ -182,6 +184,9 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
     from activities.binding import BindingActivities
     from activities.copies.telling import TellingActivities
     from activities.hub import HubPublishing
+    from activities.hub_schedule import keep_schedule
+    from activities.hub_sweep import HubSweeping
+    from activities.leaks.sending import ReleaseCommands
     from activities.plaintext import PlaintextPublishing
     from activities.publishing import PublishingActivities
     from activities.sealing import SealingActivities, SealingParts
@@ -218,17 +223,21 @@ async def transfer_parts(settings: Settings, client: Client) -> WorkerParts:
             signer=elliptic_key_signer(model_key),
             scratch=settings.data_dir / "opening",
         )
-    hub = None
+    hub = calls = None
     if store_uri.startswith("hf:"):
         shown = opener(store_uri)
         assert isinstance(shown, HubStore)
-        hub = HubPublishing(shown.calls)
+        calls = shown.calls
+        hub = HubPublishing(calls)
+    await keep_schedule(client, None if calls is None else timedelta(seconds=settings.hub_sweep_seconds))
+    sweeping = HubSweeping(engine, calls, ReleaseCommands(client))
     publishing = PublishingActivities(engine, lambda: opener(store_uri), hub=hub, plaintext=plaintext)
     return WorkerParts(
         queue=names.QUEUE_TRANSFER,
         activities=[
             *sealing.all,
             *publishing.all,
+            *sweeping.all,
             *BindingActivities(engine, client).all,
             *TellingActivities(engine, client, opener, (store_uri,)).all,
         ],

@@ -172,6 +172,12 @@ class Settings(BaseSettings):
     hub_token_file: Path | None = Field(
         default=None, description="File with the token for the Hugging Face Hub."
     )
+    hub_sweep_seconds: int = Field(
+        default=900,
+        ge=30,
+        description="How often a repository on the Hub is held against what the release left there, in seconds. What is done about a "
+        "difference the plan says (`hub_drift`).",
+    )
 
     ingest_dir: Path | None = Field(
         default=None,

@@ -97,6 +97,26 @@ def _state(client: Client, release: str) -> JSON:
     return {"release": found, "steps": steps, "gate": gate}
 
 
+@command(app, "hub")
+def hub(out: Output, release: Release) -> None:
+    """Whether the repository on the Hub is as the release left it, and what was changed there by hand."""
+    with Client() as client:
+        found = client.get("releases", release, "hub")
+    if found["error"]:
+        head = f"[red]cannot be looked at[/red] since {instant(found['failing_since'])}: {escape(found['error'])}"
+    elif found["looked_at"] is None:
+        head = "nobody has looked: the release is not shown on the Hub, or the first sweep is still to come"
+    else:
+        words = "[green]as the release left it[/green]" if found["in_order"] else "[red]changed by hand[/red]"
+        head = f"{escape(found['repository'])}: {words}, looked at {instant(found['looked_at'])}"
+    told = [
+        f"{instant(one['found_at'])}  {one['outcome']}  {escape(d['what'])}: expected {escape(d['expected'])}, was {escape(d['actual'])}"
+        for one in found["findings"]
+        for d in one["differences"]
+    ]
+    out.result(found, head, *told)
+
+
 @command(app, "watch")
 def watch(
     out: Output,

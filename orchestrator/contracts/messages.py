@@ -160,6 +160,20 @@ class AccessApplied(Frozen):
     changes: list[str]
 
 
+class SweepHub(Frozen):
+    """The argument of `HubSweepWorkflow` and `sweep_hub`: look at this deployment's repository once."""
+
+
+class HubSwept(Frozen):
+    """What a sweep did, by release. `busy`: the release was just changing; `blind`: it could not be looked at."""
+
+    in_order: list[Name] = Field(default_factory=list)
+    repaired: list[Name] = Field(default_factory=list)
+    raised: list[Name] = Field(default_factory=list)
+    busy: list[Name] = Field(default_factory=list)
+    blind: list[Name] = Field(default_factory=list)
+
+
 class IngestInput(Frozen):
     """The argument of `IngestWorkflow`: seal plaintext from a place into a store and register the artifact."""
 

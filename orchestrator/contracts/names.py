@@ -15,6 +15,7 @@ QUEUES = (QUEUE_RELEASES, QUEUE_TRANSFER, QUEUE_CUSTODY, QUEUE_LEAKS, QUEUE_COPI
 RELEASE_WORKFLOW = "ReleaseWorkflow"
 INGEST_WORKFLOW = "IngestWorkflow"
 ROTATION_WORKFLOW = "RotationWorkflow"
+HUB_SWEEP_WORKFLOW = "HubSweepWorkflow"
 LEAK_SWEEP_WORKFLOW = "LeakSweepWorkflow"
 LEAK_CHECK_WORKFLOW = "LeakCheckWorkflow"
 
@@ -31,6 +32,7 @@ MAKE_ENVELOPES = "make_envelopes"
 TAKE_IN_ROOT = "take_in_root"
 SEAL_TREE = "seal_tree"
 BIND_ARTIFACT = "bind_artifact"
+SWEEP_HUB = "sweep_hub"
 PLAN_SWEEP = "plan_leak_sweep"
 POLL_SOURCE = "poll_leak_source"
 TELL_MONITORS = "tell_leak_monitors"
@@ -45,6 +47,9 @@ RESEAL_ARTIFACT = "reseal_artifact"
 RENEW_ENVELOPES = "renew_envelopes"
 DELETE_SEALED = "delete_sealed"
 TELL_RELEASE = "tell_release"
+
+HUB_SCHEDULE_ID = "hub-sweep"
+"""The ID of the schedule of Hub sweeps, and what its sweeps' workflow IDs begin with."""
 
 
 def release_workflow_id(release: str) -> str:

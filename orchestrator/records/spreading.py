@@ -41,6 +41,11 @@ def all_going(session: Session) -> list[ReleaseState]:
     return list(_states(session, None))
 
 
+def all_standing(session: Session) -> list[ReleaseState]:
+    """The states of all releases that were not aborted: what they let out is still out."""
+    return list(_states(session, col(ReleaseRow.status) != "aborted", every=True))
+
+
 def _states(session: Session, where: object, *, every: bool = False) -> Iterator[ReleaseState]:
     statement = select(col(ReleaseRow.id), col(ReleaseRow.seq), col(ReleaseRow.state))
     if not every:

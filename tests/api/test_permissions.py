@@ -91,6 +91,7 @@ MAY: dict[str, str] = {
     "bindArtifact": "manager mlops",
     "startIngest": "manager mlops",
     "getIngest": "manager mlops",
+    "getHub": INSIDE,
     "listEvents": INSIDE,
     "listAllEvents": INSIDE,
     "streamEvents": INSIDE,
