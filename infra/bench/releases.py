@@ -3,6 +3,12 @@
 Measured from outside, over HTTP, as a user would feel it: releases created per second; the round trip of a sign-off with
 1 000 and with 5 000 open releases; reads; from the last sign-off to the partner's key; all workers restarted; memory of
 each process. Prints the table and writes `build/bench/releases.json`. `--releases N` makes a smaller run.
+
+A whole run takes a quarter of an hour. `--keep FOLDER` keeps the stack's data, so that it can be done in pieces, one
+`--case` at a time; each piece puts its rows in the place of its rows of before:
+
+    python -m infra.bench.releases --keep /tmp/bench --case create --upto 1000 --seconds 200      (again, until it is there)
+    python -m infra.bench.releases --keep /tmp/bench --case sign       … reads, key, restart
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import json
 import shutil
 import statistics
 import tempfile
@@ -26,13 +33,14 @@ from artifacts.keys import partner_keygen
 from artifacts.sealing import seal_tree
 from artifacts.signing import SigningKey
 from artifacts.stores.base import open_store
-from infra.bench.report import Row, report
+from infra.bench.report import FOLDER, Row, report
 from infra.provision import read_custody_public
 from infra.settings import Settings
 from infra.stack import Stack, one_machine
 
 JSON = dict[str, Any]
 T = TypeVar("T")
+LARGE = 5_000
 CREATORS = 12
 SIGNERS = 4
 WORKERS = ("worker-releases", "worker-transfer", "worker-custody")
@@ -81,7 +89,31 @@ class Bench:
         )
         self.tokens: dict[str, str] = {}
         self.releases: list[str] = []
+        self.recipient = ""
+        self.created: dict[str, list[float]] = {}
+        self.back = 0.0
         self._signed: set[str] = set()
+        self._memory = folder / "bench.json"
+
+    def recall(self) -> bool:
+        """What an earlier piece left in the folder; whether there was one."""
+        if not self._memory.exists():
+            return False
+        kept = json.loads(self._memory.read_text())
+        self.tokens, self.recipient = kept["tokens"], kept["recipient"]
+        self.releases, self.created, self._signed = kept["releases"], kept["created"], set(kept["signed"])
+        return True
+
+    def keep(self) -> None:
+        """Leave what a later piece needs."""
+        kept = {
+            "tokens": self.tokens,
+            "recipient": self.recipient,
+            "releases": self.releases,
+            "created": self.created,
+            "signed": sorted(self._signed),
+        }
+        self._memory.write_text(json.dumps(kept))
 
     async def call(self, who: str, method: str, path: str, **more: Any) -> httpx.Response:
         """One request; an error status is an error of the benchmark."""
@@ -112,21 +144,23 @@ class Bench:
             self.tokens[name] = made.json()["text"]
         await self.call("rosa", "POST", "/partners", json={"id": "uni", "name": "Uni"})
 
-    async def create(self, count: int) -> float:
-        """Create releases; how many a second."""
+    async def create(self, goal: int, seconds: float) -> None:
+        """Create releases until there are so many, or time is over."""
+        made: list[str] = []
+        started = time.perf_counter()
 
         async def one(number: int) -> None:
-            name = f"bench-{len(self.releases) + number}-{uuid4().hex[:6]}"
+            if time.perf_counter() - started > seconds:
+                return
+            name = f"bench-{number}-{uuid4().hex[:6]}"
             body = {"id": name, "name": name, "version": "1", "plan": plan(self.recipient)}
             await self.call("rosa", "POST", "/releases", json=body)
             made.append(name)
 
-        made: list[str] = []
-        started = time.perf_counter()
-        await in_parallel(one, range(count), CREATORS)
-        seconds = time.perf_counter() - started
+        await in_parallel(one, range(len(self.releases), goal), CREATORS)
+        count, spent = self.created.get(str(goal), [0.0, 0.0])
+        self.created[str(goal)] = [count + len(made), spent + time.perf_counter() - started]
         self.releases += made
-        return count / seconds
 
     async def sign(self, release: str, who: str, role: str) -> float:
         """Read the gate, then the round trip of the sign-off alone, in seconds."""
@@ -142,16 +176,16 @@ class Bench:
         )
         return time.perf_counter() - started
 
-    async def sign_offs(self, count: int) -> list[float]:
-        """Round trips of sign-offs on different releases, `SIGNERS` people at once."""
+    async def sign_offs(self, count: int, at_once: int) -> list[float]:
+        """Round trips of sign-offs on different releases, so many people at once, each after reading the gate."""
         times: list[float] = []
 
         async def one(release: str) -> None:
             times.append(await self.sign(release, "ada", "safety"))
 
-        chosen = self.releases[:: max(len(self.releases) // count, 1)][:count]
-        signed = {r for r in chosen if r in self._signed}
-        await in_parallel(one, [release for release in chosen if release not in signed], SIGNERS)
+        unsigned = [release for release in self.releases if release not in self._signed]
+        chosen = unsigned[:: max(len(unsigned) // count, 1)][:count]
+        await in_parallel(one, chosen, at_once)
         self._signed.update(chosen)
         return times
 
@@ -171,7 +205,7 @@ class Bench:
     async def to_the_key(self, count: int) -> list[float]:
         """From the last sign-off (less its cooling-off of 1 s) to the partner's envelope being there."""
         source = self.folder / "weights"
-        source.mkdir()
+        source.mkdir(exist_ok=True)
         (source / "model.safetensors").write_bytes(bytes(1 << 20))
         times = []
         for number in range(count):
@@ -233,17 +267,17 @@ class Bench:
         )
 
     async def restart(self, sample: int) -> tuple[float, float]:
-        """Restart all workers; seconds until the first and until every one of a sample of releases answers a command."""
-        for name in WORKERS:
-            await self.stack.restart(name)
+        """Restart all workers; seconds from the order until the first, and until every one of a sample answers a command."""
         started = time.perf_counter()
+        await asyncio.gather(*(self.stack.restart(name) for name in WORKERS))
+        self.back = time.perf_counter() - started
         first: list[float] = []
 
         async def one(release: str) -> None:
-            body = {"reason": "is anybody there?"}
+            body = {"working": False, "reason": "is anybody there?"}
             while True:
                 try:
-                    await self.call("rosa", "POST", f"/releases/{release}/hold", json=body)
+                    await self.call("rosa", "POST", f"/releases/{release}/access", json=body)
                     break
                 except RuntimeError as error:
                     if " 503 " not in str(error):
@@ -283,77 +317,136 @@ def quantile(times: Sequence[float], part: float) -> float:
     return ordered[min(int(len(ordered) * part), len(ordered) - 1)] * 1000
 
 
-async def run(total: int) -> list[Row]:
-    """The whole benchmark."""
-    folder = Path(tempfile.mkdtemp(prefix="sluice-bench-"))
-    rows: list[Row] = []
+async def run(asked: argparse.Namespace) -> list[Row]:
+    """The cases that were asked for, against one stack."""
+    kept: Path | None = asked.keep
+    folder = kept or Path(tempfile.mkdtemp(prefix="sluice-bench-"))
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        settings = Settings(dev=True, data_dir=folder / "data", temporal_ui=False)
+        settings = Settings(
+            dev=True,
+            data_dir=folder / "data",
+            temporal_ui=False,
+            api_port=asked.port,
+            temporal_address=f"127.0.0.1:{asked.port + 1}",
+        )
         async with one_machine(settings) as stack:
             bench = Bench(stack, folder)
-            await bench.people()
-            for goal in (total // 5, total):
-                rate = await bench.create(goal - len(bench.releases))
-                rows.append(Row(f"create releases, up to {goal}", rate, "per s", note=f"{CREATORS} at once"))
-                for name, times, p50, p99 in await _latencies(bench):
-                    aims = (60.0, 400.0) if name == "sign-off" and goal == total else (p50, p99)
-                    for part, aim in ((0.5, aims[0]), (0.99, aims[1])):
-                        value = quantile(times, part)
-                        label = f"{name} p{int(part * 100)}, {goal} open"
-                        rows.append(
-                            Row(
-                                label,
-                                value,
-                                "ms",
-                                aim=aim,
-                                met=None if aim is None else value <= aim,
-                                runs=len(times),
-                            )
-                        )
-            keys = await bench.to_the_key(5)
-            value = statistics.median(keys) * 1000
-            rows.append(
-                Row(
-                    "last sign-off to the partner's key",
-                    value,
-                    "ms",
-                    aim=2000,
-                    met=value <= 2000,
-                    runs=len(keys),
-                    note="its cooling-off of 1 s taken off",
-                )
-            )
-            for name, mib in bench.memory().items():
-                rows.append(Row(f"memory of {name}, {total} open", mib, "MiB"))
-            first, every = await bench.restart(total)
-            rows.append(Row(f"all workers restarted: first release answers, {total} open", first, "s"))
-            rows.append(
-                Row(f"all workers restarted: all {total} have answered", every, "s", note="one hold each")
-            )
-            for name, mib in bench.memory().items():
-                rows.append(Row(f"memory of {name} after the restart", mib, "MiB"))
-            await bench.http.aclose()
+            if not bench.recall():
+                await bench.people()
+            try:
+                return [
+                    row for rows in [await _case(bench, name, asked) for name in asked.cases] for row in rows
+                ]
+            finally:
+                bench.keep()
+                await bench.http.aclose()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return rows
+        if kept is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _latencies(bench: Bench) -> list[tuple[str, list[float], float | None, float | None]]:
-    signed = await bench.sign_offs(300)
-    lists, verdicts = await bench.reads(200)
+async def _case(bench: Bench, name: str, asked: argparse.Namespace) -> list[Row]:
+    """One case's rows."""
+    verb, _, number = name.partition(":")
+    if verb == "create":
+        goal = int(number)
+        await bench.create(goal, asked.seconds)
+        if asked.unmeasured:
+            del bench.created[str(goal)]
+            return []
+        count, seconds = bench.created[str(goal)]
+        left = goal - len(bench.releases)
+        note = f"{CREATORS} at once" + (f"; {left} are still to be made" if left > 0 else "")
+        return [Row(f"create releases, up to {goal}", count / seconds, "per s", note=note)]
+    many = len(bench.releases)
+    if verb == "sign":
+        aims = (60.0, 400.0) if many >= LARGE else None
+        alone, together = await bench.sign_offs(200, 1), await bench.sign_offs(300, SIGNERS)
+        return [
+            *_latency(bench, "sign-off", alone, aims),
+            *_latency(bench, f"sign-off, {SIGNERS} people at once", together, aims),
+        ]
+    if verb == "reads":
+        lists, verdicts = await bench.reads(200)
+        shown = [("release list", lists), ("gate verdict", verdicts)]
+        return [row for label, times in shown for row in _latency(bench, label, times, (None, 50.0))]
+    if verb == "key":
+        keys = await bench.to_the_key(5)
+        value = statistics.median(keys) * 1000
+        note = f"its cooling-off of 1 s taken off; slowest {max(keys) * 1000:.0f} ms"
+        label = f"last sign-off to the partner's key, {many} open"
+        return [Row(label, value, "ms", aim=2000, met=value <= 2000, runs=len(keys), note=note)]
+    before = bench.memory()
+    first, every = await bench.restart(many)
     return [
-        ("sign-off", signed, None, None),
-        ("release list", lists, None, 50.0),
-        ("gate verdict", verdicts, None, 50.0),
+        *(Row(f"memory of {process}, {many} open", mib, "MiB") for process, mib in before.items()),
+        Row(f"all workers restarted: processes are up, {many} open", bench.back, "s"),
+        Row(f"all workers restarted: first release answers, {many} open", first, "s"),
+        Row(
+            f"all workers restarted: all {many} have answered",
+            every,
+            "s",
+            note=f"one command each, {CREATORS} at once",
+        ),
+        *(Row(f"memory of {process} after that", mib, "MiB") for process, mib in bench.memory().items()),
     ]
+
+
+def _latency(
+    bench: Bench, label: str, times: Sequence[float], aims: tuple[float | None, float | None] | None
+) -> list[Row]:
+    rows = []
+    for part, aim in zip((0.5, 0.99), aims or (None, None), strict=True):
+        value = quantile(times, part)
+        case = f"{label} p{int(part * 100)}, {len(bench.releases)} open"
+        met = None if aim is None else value <= aim
+        rows.append(Row(case, value, "ms", aim=aim, met=met, runs=len(times)))
+    return rows
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--releases", type=int, default=5_000)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--releases", type=int, default=LARGE, help="how many in the whole run")
+    parser.add_argument(
+        "--case", choices=["create", "sign", "reads", "key", "restart"], help="one piece alone"
+    )
+    parser.add_argument(
+        "--upto", type=int, default=LARGE, help="with `--case create`: how many there are to be"
+    )
+    parser.add_argument("--seconds", type=float, default=3_600.0, help="stop creating after so long")
+    parser.add_argument("--unmeasured", action="store_true", help="with `--case create`: no row of it")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the stack's data from piece to piece")
+    parser.add_argument(
+        "--port", type=int, default=18_300, help="port of the API; the next one is Temporal's"
+    )
     asked = parser.parse_args()
-    report("releases", asyncio.run(run(asked.releases)))
+    if asked.case is None:
+        some = asked.releases // 5
+        asked.cases = [
+            f"create:{some}",
+            "sign",
+            "reads",
+            f"create:{asked.releases}",
+            "sign",
+            "reads",
+            "key",
+            "restart",
+        ]
+    else:
+        asked.cases = [f"create:{asked.upto}" if asked.case == "create" else asked.case]
+    rows = asyncio.run(run(asked))
+    report("releases", merged(rows) if asked.case else rows)
+
+
+def merged(rows: Sequence[Row]) -> list[Row]:
+    """The rows of earlier pieces, with these in their places."""
+    path = FOLDER / "releases.json"
+    known = [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
+    new = {row.case: row for row in rows}
+    kept = [new.pop(row.case, row) for row in known]
+    return [*kept, *new.values()]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from orchestrator.cli.client import JSON, Client
 from orchestrator.cli.decisions import told
 from orchestrator.cli.exit_codes import ExitCode
-from orchestrator.cli.failures import Failure
+from orchestrator.cli.failures import Failure, WaitedInVain
 from orchestrator.cli.output import Output, command, escape, table
 from orchestrator.cli.pictures import instant, preview_picture
 from orchestrator.cli.release_commands import Key, Reason, Release, Yes
@@ -79,11 +80,44 @@ def make(
     out: Output,
     release: Release,
     partner: Annotated[
-        str, typer.Argument(metavar="PARTNER", help="A partner of the current step's audience.")
+        str, typer.Argument(metavar="PARTNER", help="A partner in the audience of a step that stands.")
     ],
+    step: Annotated[
+        str | None, typer.Option("--step", "-s", help="Which step; left out, the current one.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait until it is made; 0: do not wait.")
+    ] = 60.0,
     key: Key = None,
 ) -> None:
-    """Make the grant of a partner who became ready after the step was entered."""
+    """Make the grant of a partner who became ready after the step was entered; renew one; make it for a partner's new key.
+
+    Custody checks everything again before it makes an envelope. What stands in the way is said, with exit code 5.
+    """
+    body = {"partner": partner, **({} if step is None else {"step": step})}
     with Client() as client:
-        result = client.post("releases", release, "grants", body={"partner": partner}, key=key)
+        result = client.post("releases", release, "grants", body=body, key=key)
+        if "grant_asked" in result["events"] and wait > 0:
+            result = _made(client, release, partner, result, wait)
     out.result(result, f"{escape(release)}: {escape(told(result))}")
+
+
+def _made(client: Client, release: str, partner: str, asked: JSON, wait: float) -> JSON:
+    """The answer with what became of it."""
+    end = time.monotonic() + wait
+    after = asked["seq"]
+    while True:
+        for event in client.get("releases", release, "events", after=after)["items"]:
+            after = event["seq"]
+            if event["type"] == "grant_made" and event["data"]["grant"]["holder"] == partner:
+                made = event["data"]["grant"]["id"]
+                return {**asked, "seq": after, "events": [*asked["events"], "grant_made"], "grant": made}
+            if event["type"] == "grant_not_made" and event["data"]["partner"] == partner:
+                why = event["data"]["reason"]
+                raise Failure(f"No grant was made for {partner}", why, exit_code=ExitCode.CONFLICT)
+        if time.monotonic() >= end:
+            raise WaitedInVain(
+                f"The grant of {partner} is not made yet",
+                f"it was asked for and goes on by itself; `sluice grant list {release}` shows it",
+            )
+        time.sleep(0.3)
