@@ -57,6 +57,12 @@ def up_command(dev: _Dev = False, data_dir: _DataDir = None, json: _Json = False
                     console.print(f"  {process.name}: {process.condition} {process.note}")
 
         _show(up(settings, on_change=show), json=json)
+        public = settings.effective_custody_public_file
+        if not json and public.exists():
+            console.print(
+                f"  {'custody':12} {public}  [dim](public: seal to it, hand it to partners)[/]",
+                soft_wrap=True,
+            )
         token = settings.effective_operator_token_file
         if not json and token is not None and token.exists():
             console.print(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.client import JSON, Client
-from orchestrator.cli.config import config_folder, read_secret, state_folder, write_secret
+from orchestrator.cli.config import config_folder, public_text, read_secret, state_folder, write_secret
 from orchestrator.cli.decisions import told
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.failures import Failure, WaitedInVain
@@ -45,7 +44,7 @@ def seal(
     out: Output,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder (or file) to seal.")],
     to: Annotated[
-        str, typer.Option("--to", help="Custody's public string (sluicecustody1…), or a file with it.")
+        str, typer.Option("--to", help="Custody's public string (sluicecustody1…), or its public file.")
     ],
     store: Store,
     component: Component = None,
@@ -82,7 +81,7 @@ def seal(
         sealed = seal_tree(
             folder,
             open_store(store),
-            custody_recipient=_text_or_file(to),
+            custody_recipient=public_text(to, "recipient"),
             signer=signer,
             components=patterns,
             release=release,
@@ -90,7 +89,7 @@ def seal(
             progress=progress,
             state_dir=state_folder() / "sealing",
             artifact_id=artifact,
-            monitor=None if monitor is None else _monitor_of(_text_or_file(monitor)),
+            monitor=None if monitor is None else public_text(monitor, "recipient"),
         )
     document: JSON = {
         "artifact": sealed.artifact_id,
@@ -158,23 +157,6 @@ def _signing_key(out: Output, file: Path | None) -> SigningKey:
     return SigningKey.parse(read_secret(path).decode("utf-8", "replace"))
 
 
-def _monitor_of(text: str) -> str:
-    """The public string, also out of the service's `monitor-public.json`."""
-    if not text.startswith("{"):
-        return text
-    try:
-        return str(json.loads(text)["recipient"])
-    except (ValueError, KeyError, TypeError):
-        raise Failure(
-            "That is no monitor", "expected sluicemonitor1…, or monitor-public.json", exit_code=ExitCode.USAGE
-        ) from None
-
-
-def _text_or_file(given: str) -> str:
-    path = Path(given)
-    return path.read_text(encoding="utf-8").strip() if len(given) < 200 and path.is_file() else given
-
-
 @command(app, "keygen")
 def keygen(
     out: Output,
@@ -218,7 +200,7 @@ def verify(
         raise Failure(
             "Nobody vouches for the manifest", "give --signer, --digest, or both", exit_code=ExitCode.USAGE
         )
-    trusted = [VerifyKey.parse(_text_or_file(text)) for text in signer] if signer else None
+    trusted = [VerifyKey.parse(public_text(text, "envelope_key")) for text in signer] if signer else None
     with bar(out, f"verifying {artifact}") as progress:
         report = verify_artifact(
             open_store(store),

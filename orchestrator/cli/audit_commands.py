@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.config import public_text
 from orchestrator.cli.failures import LocalFailure
 from orchestrator.cli.output import Output, command, escape
 
@@ -62,9 +63,7 @@ def verify(
 def _verifier(text: str) -> NoteVerifier:
     from orchestrator.trust.checkpoints import NoteVerifier
 
-    if "+" not in text and Path(text).is_file():
-        text = Path(text).read_text(encoding="utf-8")
-    return NoteVerifier.parse(text)
+    return NoteVerifier.parse(public_text(text, "log_key"))
 
 
 @command(app, "export")

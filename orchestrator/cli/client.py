@@ -168,7 +168,9 @@ class Client:
             except httpx.TransportError as error:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > patience:
-                    raise Unreachable(f"{self.config.url}: {_words(error)}") from None
+                    raise Unreachable(
+                        f"{self.config.url}: {_words(error)}; start it, or say with SLUICE_URL where it is"
+                    ) from None
                 self._sleep(1.0)
 
     # --- plumbing
@@ -189,7 +191,9 @@ class Client:
                 answer = self._http.request(method, path, **how)
             except httpx.TransportError as error:
                 if attempt == _ATTEMPTS:
-                    raise Unreachable(f"{self.config.url}: {_words(error)}") from None
+                    raise Unreachable(
+                        f"{self.config.url}: {_words(error)}; start it, or say with SLUICE_URL where it is"
+                    ) from None
                 self._sleep(0.25 * 2**attempt)
                 continue
             if answer.status_code in _AGAIN and attempt < _ATTEMPTS:

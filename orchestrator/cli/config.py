@@ -27,6 +27,9 @@ from urllib.parse import urlsplit
 from orchestrator.cli.failures import LocalFailure
 
 DEFAULT_URL = "http://127.0.0.1:8420"
+#: Custody's public file, as the stack writes it and a lab hands it out: `recipient`, `envelope_key`, `log_key`.
+PUBLIC_FILE = "custody-public.json"
+
 _KNOWN = {"url", "token_file", "identity_file", "custody_key_file"}
 
 
@@ -84,6 +87,26 @@ def load_config() -> Config:
         token=None if token is None else checked_token(token),
         identity_file=Path(str(identity)).expanduser() if identity else None,
     )
+
+
+def public_text(given: str, member: str) -> str:
+    """A public key as given, or from a file: its text, or that member of custody's public file (`custody-public.json`).
+
+    Raises:
+        LocalFailure: the file is JSON, and has no such member.
+    """
+    path = Path(given)
+    if len(given) >= 200 or not path.is_file():
+        return given
+    text = path.read_text(encoding="utf-8").strip()
+    if not text.startswith("{"):
+        return text
+    try:
+        return str(json.loads(text)[member])
+    except (ValueError, KeyError, TypeError):
+        raise LocalFailure(
+            "The public key cannot be read", f"{path}: is JSON, but not custody's public file with `{member}`"
+        ) from None
 
 
 def session_file() -> Path:

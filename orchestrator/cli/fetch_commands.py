@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.client import JSON, Client
-from orchestrator.cli.config import config_folder, load_config, read_secret
+from orchestrator.cli.config import PUBLIC_FILE, config_folder, load_config, public_text, read_secret
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.failures import Failure, LocalFailure, Refused
 from orchestrator.cli.keys import load_identity
@@ -202,16 +202,17 @@ def _pinned(given: list[str] | None, default: str) -> list[str]:
             for line in file.read_text(encoding="utf-8").splitlines()
             if line and not line.startswith("#")
         ]
+    member = "envelope_key" if default.startswith("custody") else "log_key"
+    handed = config_folder() / PUBLIC_FILE
+    if not texts and handed.is_file():
+        texts = [str(handed)]
     if not texts:
         option = "--custody-key" if default.startswith("custody") else "--log-key"
         raise LocalFailure(
             "Whom to trust is not known",
-            f"give {option}, or put the key that you were handed into {file}; it is never taken from the service",
+            f"give {option}, put the key that you were handed into {file}, or custody's public file into {handed}; it is never taken from the service",
         )
-    return [
-        Path(t).read_text(encoding="utf-8").strip() if len(t) < 200 and Path(t).is_file() else t
-        for t in texts
-    ]
+    return [public_text(text, member) for text in texts]
 
 
 def _verify_keys(texts: list[str]) -> list[VerifyKey]:

@@ -48,7 +48,7 @@ def coarse(value: timedelta) -> str:
 def releases_table(items: Sequence[JSON]) -> Table:
     """The list of releases."""
     return table(
-        ("release", "stage", "at step", "next", "status", "waits for"),
+        ("release", "stage", "at step", "next", "status", "opens"),
         [
             (
                 r["id"],
@@ -56,7 +56,7 @@ def releases_table(items: Sequence[JSON]) -> Table:
                 r.get("current") or "-",
                 r.get("next") or "-",
                 _status(r),
-                ", ".join(r.get("waiting_for", [])) or "-",
+                instant(r["opens_at"]) if r.get("opens_at") else "-",
             )
             for r in items
         ],

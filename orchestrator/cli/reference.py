@@ -35,7 +35,8 @@ This page is made from the commands themselves (`python -m orchestrator.cli.refe
 | `SLUICE_IDENTITY_FILE` | `identity_file` | your own private key: Ed25519 to sign, or the partner's key to open |
 
 Files with secrets must be readable by their owner alone (`chmod 600`). Custody's and the log's public keys are pinned once,
-in `~/.config/sluice/custody.pub` and `log.pub` or by `--custody-key` and `--log-key`; they are never taken from the service.
+by putting custody's public file (`custody-public.json`, or `custody.pub` and `log.pub` with one key a line) into
+`~/.config/sluice`, or by `--custody-key` and `--log-key`; they are never taken from the service.
 
 ## For pipelines
 
@@ -58,7 +59,7 @@ _WALK = """
     sluice plan new plan.yaml --template five-stages      # then put in your people, keys and recipients
     sluice plan check plan.yaml                           # every broken rule, with path and line
     sluice release create gt-mini 1.0 --plan plan.yaml
-    sluice artifact seal ./model --to custody.pub --store s3://models/sealed -c weights=model.safetensors --register
+    sluice artifact seal ./model --to custody-public.json --store s3://models/sealed -c weights=model.safetensors --register
     sluice artifact add gt-mini-1.0 art-…
     sluice evidence new hosted > risks.yaml               # fill in, then
     sluice evidence add gt-mini-1.0 risks.yaml --kind risk_assessment

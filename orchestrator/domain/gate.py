@@ -206,7 +206,9 @@ def _evidence(state: ReleaseState, step: Step, now: datetime) -> Iterator[Condit
         if document is None or (
             requirement.kind is EvidenceKind.RISK_ASSESSMENT and document.step != step.name
         ):
-            yield Condition(code="evidence", message=f"a {requirement.kind} for `{step.name}` is missing")
+            article = "an" if requirement.kind[0] in "aeiou" else "a"
+            told = f"{article} {requirement.kind} for `{step.name}` is missing"
+            yield Condition(code="evidence", message=told)
         elif requirement.max_age is not None and now - document.at >= requirement.max_age:
             age = format_duration(now - document.at)
             yield Condition(

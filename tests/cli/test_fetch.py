@@ -431,3 +431,20 @@ def test_what_is_no_envelope(made, home, sluice, data):
     ]
     assert sluice(*arguments, "-i", made.home / "partner.key", *made.trust).code == 1
     assert nothing_written(home)
+
+
+def test_custodys_public_file_pins_both_keys(fetch, made, home):
+    """As the stack writes it and the lab hands it out."""
+    folder = home / "home" / "config" / "sluice"
+    folder.mkdir(parents=True)
+    keys = {
+        "recipient": "x",
+        "envelope_key": str(made.custody.verify_key),
+        "log_key": made.log.verifier.text(),
+    }
+    (folder / "custody-public.json").write_text(json.dumps(keys))
+    assert fetch(made.serve(made.envelope()), trust=False).code == 0
+    (folder / "custody-public.json").write_text(json.dumps({"recipient": "x"}))
+    ran = fetch(made.serve(made.envelope()), trust=False)
+    assert ran.code == 8
+    assert "envelope_key" in ran.error["detail"]

@@ -1,5 +1,6 @@
 """Tools that need no service: keys, sealing, verifying, the audit log offline."""
 
+import json
 import stat
 from pathlib import Path
 
@@ -139,6 +140,15 @@ def test_a_folder_is_sealed_and_verified(sluice, home, weights):
     )  # fmt: skip
     assert verified.code == 0, verified.err
     assert verified.json["ok"] is True
+
+
+def test_custodys_public_file_says_what_to_seal_to(sluice, home, weights):
+    (home / "custody-public.json").write_text(json.dumps({"recipient": custody_keygen().recipient}))
+    given = ["--to", home / "custody-public.json", "--store", f"dir:{home / 'store'}", "--json"]
+    given += ["-c", "weights=model.bin", "-c", "tokenizer=tokenizer.json"]
+    ran = sluice("artifact", "seal", weights, *given)
+    assert ran.code == 0, ran.err
+    assert ran.json["files"] == 2
 
 
 def test_nothing_of_the_plaintext_lies_in_the_store(sluice, home, weights):
