@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from activities.custody.checking import checked_fold
+from activities.custody.copies import MadeCopy
 from orchestrator.plans.library import get_template, template_names
 from tests.domain.test_release_properties import Releases
 from tests.domain.walker import Walker
@@ -31,7 +32,11 @@ class Believed(Releases):
 
     def teardown(self) -> None:
         """After any sequence of commands by anybody at any times."""
-        checked = checked_fold(self.events, max(self.now, self.state.updated_at))
+        made = {
+            new: MadeCopy(new, of, self.state.release, "reseal", manifest, rotation=rotation)
+            for new, (of, rotation, manifest) in self.resealed.items()
+        }
+        checked = checked_fold(self.events, max(self.now, self.state.updated_at), made=made)
         assert checked.ignored == ()
         assert checked.state == self.state
         super().teardown()

@@ -165,6 +165,7 @@ class Releases(RuleBasedStateMachine):
         self.plan = hasty_plan()
         self.now: datetime = T0
         self.count = 0
+        self.resealed: dict[str, tuple[str, str, str]] = {}
         create = cmd.CreateRelease(
             command_id="c0", actor=MANAGER, release="r", name="M", version="1", plan=self.plan
         )
@@ -465,6 +466,48 @@ class Releases(RuleBasedStateMachine):
                 assert not (worked and (shut or self.state.holds)), "a grant was made that something forbade"
             else:
                 self.do(cmd.DropGrant(command_id=self.cid(), actor=cmd.SERVICE, reason="x", **whom))
+
+    @rule(person=st.sampled_from(["sam", "lea"]), delete_old=st.booleans())
+    def rotate_keys(self, person: str, delete_old: bool) -> None:
+        command = cmd.RotateKeys(
+            command_id=self.cid(),
+            actor=actor(person),
+            components=["weights"],
+            reason="x",
+            delete_old=delete_old,
+        )
+        self.do(command)
+
+    @rule(failed=st.booleans())
+    def sealed_anew(self, failed: bool) -> None:
+        for rotation in self.state.pending_rotations:
+            for artifact in rotation.artifacts:
+                new, manifest = f"n{self.count}", f"sha256:{self.count:064x}"
+                complete = cmd.CompleteResealing(
+                    command_id=self.cid(),
+                    actor=cmd.SERVICE,
+                    rotation=rotation.id,
+                    artifact=artifact,
+                    new=new,
+                    manifest_digest=manifest,
+                    location="dir:x",
+                )
+                if not failed and self.do(complete):
+                    self.resealed[new] = (artifact, rotation.id, manifest)
+                    live = [g for g in self.state.live_grants() if artifact in g.envelopes]
+                    assert not live, "an envelope of the old files is still handed out"
+                    assert artifact not in self.state.carried_by.values()
+            told = "the store lost it" if failed else None
+            self.do(
+                cmd.EndRotation(command_id=self.cid(), actor=cmd.SERVICE, rotation=rotation.id, failed=told)
+            )
+
+    @rule()
+    def renew_envelopes(self) -> None:
+        waiting = self.state.awaiting_renewal()
+        envelopes = {g.id: {a: f"e-{g.id}-{a}" for a in g.renew} for g in waiting}
+        self.do(cmd.RenewEnvelopes(command_id=self.cid(), actor=cmd.SERVICE, envelopes=envelopes))
+        assert not self.state.awaiting_renewal()
 
     @rule()
     def disclose(self) -> None:
