@@ -263,7 +263,8 @@ class Settings(BaseSettings):
     copies_state_dir: Path | None = Field(
         default=None,
         description="Folder on custody's own disk where copies that are being made keep what they need to go on after a crash; no key "
-        "and no plaintext lies there in clear. Unset: `custody/copies` in the data folder.",
+        "and no plaintext lies there in clear. Several custody workers share one: what another one began is found there alone. Unset: "
+        "`custody/copies` in the data folder.",
     )
     key_provider: KeyProvider = Field(
         default=KeyProvider.LOCAL,
