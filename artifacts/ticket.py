@@ -53,9 +53,7 @@ class Ticket:
     ) -> Iterator[Ticket]:
         """The ticket for sealing `source` into `store_uri`, locked against a second process."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        where = str(source.resolve()) if isinstance(source, Path) else source
-        identity = canonical_json([where, store_uri, artifact_id])
-        name = hashlib.sha256(identity).hexdigest()[:32]
+        name = cls._name(source, store_uri, artifact_id)
         lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -67,6 +65,16 @@ class Ticket:
             yield cls(folder, name)
         finally:
             os.close(lock)
+
+    @staticmethod
+    def _name(source: Path | str, store_uri: str, artifact_id: str | None) -> str:
+        where = str(source.resolve()) if isinstance(source, Path) else source
+        return hashlib.sha256(canonical_json([where, store_uri, artifact_id])).hexdigest()[:32]
+
+    @classmethod
+    def exists(cls, folder: Path, source: Path | str, store_uri: str, artifact_id: str | None) -> bool:
+        """Whether a sealing of that source into that store was begun here, so that it can go on."""
+        return (folder / f"{cls._name(source, store_uri, artifact_id)}.ticket.json").exists()
 
     def matches(self, fingerprint: str, parameters: dict[str, Any]) -> bool:
         """Whether this ticket is for the same untouched source and the same parameters."""

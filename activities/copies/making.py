@@ -25,12 +25,13 @@ from activities.custody.errors import CustodyRefused
 from activities.custody.opening import Asked, Custody
 from artifacts.envelope import EnvelopePayload, file_keys
 from artifacts.keys import RootKey, unwrap_root
-from artifacts.manifest import Manifest, open_inner, parse_manifest
+from artifacts.manifest import Manifest, manifest_key, open_inner, parse_manifest
 from artifacts.opened import OpenedArtifact
 from artifacts.progress import Progress
 from artifacts.resealing import reseal_artifact
 from artifacts.sealing import SealedArtifact, seal_tree
 from artifacts.stores.base import Store
+from artifacts.ticket import Ticket
 from orchestrator.contracts.messages import Resealed
 from orchestrator.domain import events as ev
 from orchestrator.domain.commands import GrantCopy
@@ -141,6 +142,7 @@ class CopyingCustody(Custody):
                 except MarkError as error:
                     told = str(error)
                     raise CustodyRefused(f"{base} cannot be marked: {told}", [Reason("mark", told)]) from None
+                self._clear(store, base, copy_id)
                 sealed = seal_tree(
                     tree,
                     store,
@@ -239,6 +241,7 @@ class CopyingCustody(Custody):
         new_id = copied_id(state.release, artifact, "reseal", rotation)
         monitor = self._places.monitor() if owner is None else None
         with self._store(location) as store:
+            self._clear(store, artifact, new_id)
             sealed = reseal_artifact(
                 store,
                 old,
@@ -352,6 +355,17 @@ class CopyingCustody(Custody):
             "progress": tell,
             **chosen,
         }
+
+    def _clear(self, store: Store, of: str, artifact: str) -> None:
+        """Remove what a copy left behind whose ticket is gone: nobody knows its root, and nothing of it can be used.
+
+        Only under the id that custody derives for exactly this copy, and only while that is not complete.
+        """
+        begun = Ticket.exists(self._places.state_dir, f"artifact {of}", store.uri, artifact)
+        if begun or store.stat(manifest_key(artifact)) is not None:
+            return
+        for info in list(store.list(f"artifacts/{artifact}/")):
+            store.delete(info.key)
 
     def _take_in_copy(
         self, state: ReleaseState, sealed: SealedArtifact

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -275,6 +276,21 @@ def test_a_copy_killed_with_kill_9_goes_on_with_every_stored_part(world: World, 
     assert weights[100_000:100_064] not in b"".join(
         p.read_bytes() for p in (world.folder / "copies").iterdir()
     )
+
+
+def test_a_copy_whose_ticket_is_gone_is_begun_anew(world: World, weights: bytes, tmp_path: Path) -> None:
+    """Killed half way, and taken up by a worker on another machine."""
+    world.at_gate("download")
+    world.approve("download")
+    asked = world.begin("download")
+    argument = {"release": "alpha", "step": "download", "attempt": asked.attempt, "at": asked.at.isoformat()}
+    killed_half_way(world, "mark", argument)
+    shutil.rmtree(world.folder / "copies")
+    copies = world.custody.make_copies(asked)
+    world.complete("download", world.custody.make_envelopes(asked), copies=copies)
+    for name in PARTNERS:
+        files = fetched(world, f"download.4.{name}", tmp_path / name)
+        assert len(files["model.safetensors"]) == len(weights)
 
 
 def test_the_public_gets_a_marked_copy_at_downloadable(
