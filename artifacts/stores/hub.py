@@ -61,7 +61,7 @@ class HubStore:
         endpoint: another Hub than huggingface.co.
         token: by default the one that huggingface_hub finds; False for none.
         spool: folder for sealed parts on their way; by default in the user's cache folder.
-        transfer: `xet`, `lfs`, or `auto` (Xet where hf_xet is installed).
+        transfer: `xet`, `lfs`, or `auto`: Xet where hf_xet is installed and the Hub hands out Xet tokens, else LFS.
         attempts: tries in all per request (`RetryPolicy`).
 
     Raises:
@@ -96,7 +96,9 @@ class HubStore:
             read_timeout_s=read_timeout_s,
         )
         self.repo_id, self._revision = repo_id, revision or "main"
-        self._lfs = transfer == "lfs" or not is_xet_available()
+        self._lfs: bool | None = True if transfer == "lfs" or not is_xet_available() else None
+        if transfer == "xet":
+            self._lfs = False
         self._reader = HubReader(self.calls, self._revision)
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self._spool_path = Path(spool).absolute() if spool else default_spool(repo_id, cache)
@@ -290,6 +292,8 @@ class HubStore:
 
     def _addition(self, key: str, body: Path | bytes) -> CommitOperationAdd:
         """An addition that goes the way that `transfer` asked for; see the module."""
+        if self._lfs is None:
+            self._lfs = not self.calls.speaks_xet(self._revision)
         if not self._lfs:
             return CommitOperationAdd(key, body)
         source = io.BytesIO(body) if isinstance(body, bytes) else body.open("rb")

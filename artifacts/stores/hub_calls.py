@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import (
@@ -145,6 +146,20 @@ class HubCalls:
         """
         where = f"{self.where}: {what}" if what else self.where
         return self.policy.run(where, lambda: self.once(where, call))
+
+    def speaks_xet(self, revision: str) -> bool:
+        """Whether this Hub takes uploads through Xet: whether it knows of write tokens. Older and private ones do not."""
+        url = f"{self.api.endpoint}/api/models/{self.repo_id}/xet-write-token/{quote(revision, safe='')}"
+
+        def ask() -> bool:
+            with self.client() as client:
+                answer = client.get(url, headers=self.headers())
+            if answer.status_code in {404, 405, 501}:
+                return False
+            hub_http.hf_raise_for_status(answer)
+            return True
+
+        return self.run("xet", ask)
 
     def head(self, revision: str = "main") -> str:
         """The commit that `revision` is at."""

@@ -77,6 +77,7 @@ class Routes:
         self.chunk_size = 5 * 1024 * 1024
         self.page = 100
         self.url_life_s = 3600
+        self.xet_cas: str | None = None  # where Xet's content store would be; None: this Hub knows no Xet
 
     def answer(self, call: Call) -> Answer:
         try:
@@ -332,6 +333,22 @@ def paths_info(routes: Routes, call: Call) -> Answer:
         elif any(p.startswith(path.rstrip("/") + "/") for p in commit.files):
             items.append({"type": "directory", "oid": "0" * 40, "size": 0, "path": path})
     return as_json(items)
+
+
+@route("GET", f"/api/{REPO}/xet-write-token/(?P<rev>.+)")
+def xet_write_token(routes: Routes, call: Call) -> Answer:
+    """The token alone: the content store that it is for (xorbs and shards) is not simulated."""
+    if routes.xet_cas is None:
+        return Answer(404)
+    routes.repo(call, write=True)
+    told = {"casUrl": routes.xet_cas, "accessToken": "xet-simulated", "exp": 4_000_000_000}
+    answer = as_json(told)
+    answer.headers |= {
+        "X-Xet-Cas-Url": routes.xet_cas,
+        "X-Xet-Access-Token": "xet-simulated",
+        "X-Xet-Token-Expiration": "4000000000",
+    }
+    return answer
 
 
 @route("POST", f"/api/{REPO}/preupload/(?P<rev>.+)")

@@ -12,12 +12,14 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from artifacts.errors import AccessDenied, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
 from artifacts.stores import Store, open_store
 from artifacts.stores import tree as tree_module
+from artifacts.stores.directory import DirectoryStore
 
 PART = 64 * 1024
 
@@ -258,3 +260,41 @@ def test_an_upload_aborted_elsewhere_says_so(store: Store) -> None:
         upload.put_part(0, bytes(PART), sha(bytes(PART)))
     with pytest.raises(ObjectMissing, match="aborted or completed elsewhere"):
         upload.complete()
+
+
+def write_part(upload: Any, index: int, *pieces: bytes, sha256: str = "") -> None:
+    """Write a part piece by piece; without a digest whoever wrote it did not get to the end."""
+    with upload.writing_part(index) as part:
+        for piece in pieces:
+            part.write(memoryview(piece))
+        part.sha256 = sha256
+
+
+def test_a_part_written_piece_by_piece_counts_only_when_it_is_whole(tmp_path: Path) -> None:
+    one, two = b"a" * 1000, b"b" * 10
+    with DirectoryStore(tmp_path) as store:
+        upload = store.begin("big", 2, 1000)
+        with pytest.raises(StoreError, match="at most 1000 bytes"):
+            write_part(upload, 0, one, b"into the next part")
+        with pytest.raises(StoreError, match="SHA-256"):
+            write_part(upload, 0, one)
+        with pytest.raises(StoreError, match="expected 1000"):
+            write_part(upload, 0, one[:-1], sha256=hashlib.sha256(one[:-1]).hexdigest())
+        with pytest.raises(StoreError, match="does not exist"):
+            write_part(upload, 2)
+        assert upload.parts() == {}
+        for index, data in ((1, two), (0, one)):
+            write_part(upload, index, data[:4], data[4:], sha256=hashlib.sha256(data).hexdigest())
+        upload.complete()
+        assert store.get_range("big", 0, 1010) == one + two
+
+
+def test_a_part_written_again_does_not_count_until_it_is_whole_again(tmp_path: Path) -> None:
+    data = b"a" * 1000
+    with DirectoryStore(tmp_path) as store:
+        upload = store.begin("big", 1, 1000)
+        upload.put_part(0, data, hashlib.sha256(data).hexdigest())
+        with pytest.raises(StoreError, match="SHA-256"):
+            write_part(upload, 0, b"other")
+        with DirectoryStore(tmp_path) as later:
+            assert later.begin("big", 1, 1000).parts() == {}
