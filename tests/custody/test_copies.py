@@ -19,6 +19,7 @@ from sqlalchemy import Engine, text
 
 from activities.copies.making import copied_id
 from activities.custody.errors import CustodyRefused, Unbacked
+from activities.custody.opening import Asked
 from artifacts.envelope import open_envelope, open_public_record
 from artifacts.errors import ArtifactError
 from artifacts.fetching import fetch_artifact
@@ -38,7 +39,7 @@ from orchestrator.records import signatures
 from orchestrator.records.database import reading, writing
 from orchestrator.trust.receipts import envelope_proof_verifier
 from tests.custody.intruder import Intruder
-from tests.custody.world import NGO, UNI, World, signed_plan
+from tests.custody.world import NGO, UNI, World, recipient_digest, signed_plan
 from tests.simulators import transformations as t
 from tests.support.plans import actor
 
@@ -276,6 +277,32 @@ def test_a_copy_killed_with_kill_9_goes_on_with_every_stored_part(world: World, 
     assert weights[100_000:100_064] not in b"".join(
         p.read_bytes() for p in (world.folder / "copies").iterdir()
     )
+
+
+def test_a_grant_made_late_gets_a_marked_copy_with_the_same_mark(world: World, tmp_path: Path) -> None:
+    world.to("download")
+    before = fetched(world, "download.4.uni", tmp_path / "before")
+    world.clock.now += timedelta(days=201)
+    world.say(cmd.Expire(**world.head(cmd.SERVICE)))
+    world.say(cmd.MakeGrant(**world.head(actor("mia", *MANAGING)), partner="uni"))
+    ready = {"uni": recipient_digest(UNI.recipient)}
+    asked = Asked("alpha", "download", 4, world.state.updated_at, ready, late="uni")
+    with pytest.raises(CustodyRefused, match="no marked copy"):
+        world.custody.make_envelopes(asked)
+    copies = world.custody.make_copies(asked)
+    [(grant, envelopes)] = world.custody.make_envelopes(asked).items()
+    assert grant == "download.4.uni.2"
+    complete = cmd.CompleteGrant(
+        **world.head(cmd.SERVICE),
+        step="download",
+        partner="uni",
+        recipient=ready["uni"],
+        envelopes=envelopes,
+        copies=copies[grant],
+    )
+    world.say(complete)
+    assert fetched(world, grant, tmp_path / "after") == before
+    world.enter("open")  # custody believes the whole history, with the late copy in it
 
 
 def test_a_copy_whose_ticket_is_gone_is_begun_anew(world: World, weights: bytes, tmp_path: Path) -> None:
