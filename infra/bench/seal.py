@@ -351,6 +351,7 @@ class Bench:
 
     def profile(self) -> None:
         """What each stage costs alone: why sealing is where it is."""
+        self.clean("store")
         found = self.op("stages", source=self.big, target=self.folder / "stage")
         for name in ("read", "encrypt", "sha256", "write"):
             self.rows.append(
