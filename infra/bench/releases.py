@@ -43,7 +43,7 @@ T = TypeVar("T")
 LARGE = 5_000
 CREATORS = 12
 SIGNERS = 4
-WORKERS = ("worker-releases", "worker-transfer", "worker-custody")
+WORKERS = ("worker-releases", "worker-transfer", "worker-custody", "worker-leaks")
 
 
 def plan(recipient: str) -> JSON:
