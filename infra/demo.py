@@ -31,7 +31,7 @@ from rich.table import Table
 from artifacts.progress import Progress as Moved
 from artifacts.progress import ProgressCallback
 from infra.demo_cast import until_answered
-from infra.demo_story import Model, Story, StoryError, write_summary
+from infra.demo_story import WATCHING, Model, Story, StoryError, write_summary
 from infra.logs import configure_logging
 from infra.settings import Settings
 from infra.stack import one_machine
@@ -132,7 +132,7 @@ async def _run(console: Console, data: Path) -> None:
     shown = Shown(console)
     shown.chapter("The stack: Temporal, records, API, workers, custody; keys of a first start")
     # the demo's own weights are public, and its data folder is removed with the next run
-    settings = Settings(dev=True, data_dir=data, temporal_ui=False)
+    settings = Settings(dev=True, data_dir=data, temporal_ui=False, **WATCHING)
     async with one_machine(settings) as stack:
         for name, url in stack.urls.items():
             shown.say(f"{name}: {url}")

@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
+
 from artifacts.envelope import open_public_record
 from artifacts.fetching import fetch_artifact
 from artifacts.keys import KeyPair, partner_keygen
@@ -28,10 +30,12 @@ from artifacts.sealing import seal_tree
 from artifacts.signing import SigningKey
 from artifacts.stores.base import open_store
 from infra.demo_cast import Cast, Pace, Voice, demo_plan, until_answered, wait_for
-from infra.provision import read_custody_public, write_private
+from infra.demo_leak import make_copy, serving
+from infra.provision import read_custody_public, read_monitor_public, write_private
 from infra.settings import Settings
 from orchestrator.cli.client import JSON
 from orchestrator.cli.failures import Refused
+from orchestrator.cli.leak_cases import read_verdict, verdict_of
 
 STEPS = ("closed", "hosted", "api", "downloadable", "open")
 TERMS = "Research terms 2026-1"
@@ -47,6 +51,14 @@ _SIGNERS = {
     "api": {"ada": "safety", "ben": "policy"},
     "downloadable": {"ada": "safety", "chloe": "legal", "elif": "external-review"},
     "open": {"ada": "safety", "ben": "policy", "chloe": "legal", "elif": "external-review"},
+}
+
+
+#: Settings of the leak monitor for a story of minutes; the leaker's server is on this machine.
+WATCHING: dict[str, Any] = {
+    "leak_allow_addresses": ("127.0.0.1",),
+    "leak_sweep_seconds": 2.0,
+    "leak_poll_seconds": 0.5,
 }
 
 
@@ -105,6 +117,7 @@ class Story:
     show: Stage = field(default_factory=Silent)
     moment: Callable[[str], None] = lambda _name: None
     release: str = "minilm-1.0"
+    _recognised: JSON = field(init=False, default_factory=dict)
     cast: Cast = field(init=False)
     keys: dict[str, KeyPair] = field(init=False)
 
@@ -176,6 +189,7 @@ class Story:
 
     def _seal_weights(self, pipeline: Voice) -> str:
         custody = read_custody_public(self.settings.effective_custody_public_file)
+        monitor = read_monitor_public(self.settings.effective_monitor_public_file)
         store_uri = self.settings.effective_store_uri
         with self.show.bar("sealing the weights") as progress, open_store(store_uri) as store:
             sealed = seal_tree(
@@ -187,7 +201,10 @@ class Story:
                 release=self.release,
                 progress=progress,
                 state_dir=self.folder / "pipeline" / "sealing",
+                monitor=None if monitor is None else monitor.recipient,
             )
+        if sealed.signature is None:
+            raise StoryError("sealing made no weight signature: there is no leak monitor")
         stored = Path(store_uri.removeprefix("dir:")) / "artifacts" / sealed.artifact_id / "files"
         with self.model.weights.open("rb") as plain, (stored / self.model.weights.name).open("rb") as lying:
             if plain.read(4096) in lying.read(1 << 20):
@@ -197,7 +214,11 @@ class Story:
             "digest": f"sha256:{sealed.manifest_digest}",
             "location": sealed.store_uri,
             "wrapped_root": sealed.wrapped_root,
+            "signature": base64.b64encode(sealed.signature).decode(),
         }
+        self.show.say(
+            f"a weight signature of {len(sealed.signature) / 1e6:.2f} MB, sealed to the leak monitor"
+        )
         return str(pipeline.post("artifacts", body=body)["id"])
 
     def _ingest(self, pipeline: Voice) -> str:
@@ -286,17 +307,15 @@ class Story:
     # --- a leak report in the middle
 
     def _leak(self) -> None:
-        self.show.chapter("A leak is reported: everything stands until a quorum lets it go on")
+        self.show.chapter("A stranger reports a file; a sweep recognises our weights, and everything stands")
         cast = self.cast
-        body = {
-            "id": "leak-1",
-            "kind": "leak",
-            "severity": "severe",
-            "summary": "A file of the size of our weights is on a public tracker.",
-            "components": ["weights"],
-            "sighting": "magnet link from a mailing list",
-        }
-        cast["dev"].post("releases", self.release, "incidents", body=body)
+        copy = make_copy(self.model.weights, self.folder / "leaker")
+        with serving(copy) as address:
+            self._reported(address)
+            self.moment("reported")
+            incident = wait_for("the sweep to recognise the copy", self._monitors_incident, 90)
+        self._verdict_holds(incident, address)
+        name = incident["id"]
         held = self.state()
         if not held["holds"] or held["window_stands_because"] is None:
             raise StoryError("the leak report did not hold the release")
@@ -304,17 +323,17 @@ class Story:
         self.moment("held")
         triage = {
             "severity": "severe",
-            "confidence": "false_alarm",
-            "note": "Digests differ: it is the public parent model.",
+            "confidence": "confirmed",
+            "note": "It is ours: a renamed copy in half precision, on a test server of our own.",
         }
-        cast["ada"].post("releases", self.release, "incidents", "leak-1", "triage", body=triage)
-        outcome = "Not ours: the file is the public parent model, compared by digest and by weights."
+        cast["ada"].post("releases", self.release, "incidents", name, "triage", body=triage)
+        outcome = "A test server of our own showed it for a minute; it is gone, and its log shows no reader but our monitor."
         for person, role in (("ada", "safety"), ("elif", "external-review")):
             if self._open_incidents():
-                payload = {"incident": "leak-1", "outcome": outcome}
+                payload = {"incident": name, "outcome": outcome}
                 envelope = cast[person].endorse(self.release, "close_incident", payload, role)
                 closing = {"outcome": outcome, "envelope": envelope}
-                cast[person].post("releases", self.release, "incidents", "leak-1", "close", body=closing)
+                cast[person].post("releases", self.release, "incidents", name, "close", body=closing)
         if self._open_incidents():
             raise StoryError("the quorum did not close the incident")
         if not self.state()["holds"]:
@@ -322,12 +341,53 @@ class Story:
         holds = sorted(hold["id"] for hold in held["holds"])
         for person, role in (("ada", "safety"), ("ben", "policy")):
             envelope = cast[person].endorse(self.release, "resume", {"holds": holds}, role)
-            body = {"reason": "false alarm", "envelope": envelope}
+            body = {"reason": "contained", "envelope": envelope}
             cast[person].post("releases", self.release, "resume", body=body)
         if self.state()["holds"]:
             raise StoryError("the quorum did not lift the hold")
-        self.show.say("held by one person, triaged, closed and resumed by two")
+        self.show.say("held at once, triaged, closed and resumed by two")
         self.moment("resumed")
+
+    def _reported(self, address: str) -> None:
+        """Somebody without an account names the place where they saw it."""
+        answer = httpx.post(
+            f"{self.url}/v1/reports",
+            json={"what": "url", "value": address, "note": "This looks like your unreleased model."},
+            timeout=30,
+        )
+        if answer.status_code != httpx.codes.ACCEPTED:
+            raise StoryError(f"the report was not taken in: {answer.text[:200]}")
+        self.show.say(f"reported without an account: {address}")
+
+    def _monitors_incident(self) -> JSON | None:
+        return next((i for i in self._open_incidents() if i["kind"] == "leak"), None)
+
+    def _verdict_holds(self, incident: JSON, address: str) -> None:
+        """What the monitor signed says that it is ours, and what it read."""
+        if (incident["confidence"], incident["severity"]) != ("confirmed", "severe"):
+            raise StoryError(f"the leak is not confirmed: {incident['confidence']}, {incident['severity']}")
+        if incident["components"] != ["weights"] or address not in (incident["sighting"] or ""):
+            raise StoryError("the incident does not say what was seen where")
+        found = self.cast["ada"].get("leaks", "verdicts", verdict_of(incident))
+        key = read_monitor_public(self.settings.effective_monitor_public_file)
+        assert key is not None
+        statement, verified = read_verdict(found["envelope"], found["digest"], key.verdict_key)
+        verdict = statement["predicate"]["verdict"]
+        finding = verdict["findings"][0]
+        if not verified or finding["outcome"] != "match":
+            raise StoryError("the verdict is not a signed match")
+        read = verdict["read"]
+        weakest = min(t["z"] for t in finding["tensors"] if t["matched"])
+        self.show.say(
+            f"recognised: {finding['matched']} of {finding['compared']} matrices are ours, the weakest with z {weakest:.0f}; "
+            f"{read['bytes'] / 1e6:.2f} MB read of {self.model.weights.stat().st_size / 1e6:.0f} MB, in {read['requests']} requests"
+        )
+        self._recognised = {
+            "matched": finding["matched"],
+            "compared": finding["compared"],
+            "bytes_read": read["bytes"],
+            "verdict": found["digest"],
+        }
 
     def _the_window_stands(self) -> None:
         """A second under hold adds nothing to the research window."""
@@ -447,6 +507,7 @@ class Story:
             "stage": state["stage"],
             "steps": steps,
             "leak": {
+                **self._recognised,
                 "reported_at": _at(events, "incident_reported"),
                 "triaged_at": _at(events, "incident_triaged"),
                 "closed_at": _at(events, "incident_closed"),

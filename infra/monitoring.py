@@ -6,6 +6,7 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
+from artifacts.leaks import AddressPolicy
 from infra.codec import CodecKeys
 from infra.documents import SealedDocuments
 from infra.provision import read_monitor_public
@@ -23,7 +24,16 @@ def leak_parts_of_the_api(settings: Settings) -> dict[str, Any]:
         known = read_monitor_public(settings.effective_monitor_public_file)
         return None if known is None else (known.recipient, known.verdict_key)
 
+    policy = AddressPolicy(allow=settings.leak_allow_addresses)
+
+    def allowed(host: str, port: int) -> bool:
+        try:
+            return policy.permits(host.strip("[]"), port)
+        except ValueError:  # a name: what it resolves to is judged when it is asked
+            return False
+
     return {
+        "allowed_address": allowed,
         "verdicts": verdict_cipher(settings),
         "monitor_key": monitor_key,
         "outside_monitors": outside_monitors(settings),

@@ -86,6 +86,7 @@ class LeakActivities:
             except NotFound:
                 return msg.SweepPlan(artifacts=[], sources=[])
             watched = sorted(watched_artifacts(state))
+            self._parts.judging.references.issued.follow()
             named = sorted(monitored_sources(state)) or sorted(self._parts.polling.sources)
             more = [name for name in HANDED_IN if name in self._parts.polling.sources and name not in named]
             parents = self._parts.parents.unsigned(watched) if watched else []

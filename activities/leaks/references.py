@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from sqlalchemy import Engine
 
+from activities.leaks.issued import Issued
 from activities.leaks.keys import MonitorKeys
 from artifacts.errors import ArtifactError
-from artifacts.leaks import ReferenceSet, WeightSignature
+from artifacts.leaks import FileDigests, ReferenceSet, WeightSignature
 from artifacts.leaks.sealed import open_signature
 from orchestrator.records import signatures
 from orchestrator.records.database import reading, writing
@@ -66,11 +67,13 @@ class References:
 
     def __init__(self, engine: Engine, keys: MonitorKeys) -> None:
         self._engine, self._keys = engine, keys
+        self.issued = Issued(engine)
         self._opened: OrderedDict[str, tuple[tuple[str, ...], Reference]] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, artifacts: Collection[str]) -> list[Reference]:
         """Those of these artifacts that have a signature which this monitor can open."""
+        self.issued.follow()
         with reading(self._engine) as session:
             stored = signatures.of(session, artifacts)
             parents = signatures.parents(session)
@@ -81,7 +84,9 @@ class References:
             wanted = [p for p in parents if p.artifact in {"", artifact}]
             theirs = [signed.get((p.name, artifact)) for p in wanted]
             missing = tuple(p.name for p, s in zip(wanted, theirs, strict=True) if s is None or not s.sealed)
+            issued = self.issued.copies(artifact)
             mark = (
+                str(len(issued)),
                 *(s.digest for s in own),
                 *(f"{s.parent}@{s.at.isoformat()}" for s in theirs if s is not None and s.sealed),
                 *missing,
@@ -89,7 +94,7 @@ class References:
             known = self._cached(artifact, mark)
             if known is None:
                 sealed = [s.sealed for s in theirs if s is not None and s.sealed]
-                known = self._open(artifact, own, sealed, missing)
+                known = self._open(artifact, own, issued, sealed, missing)
                 if known is not None:
                     self._keep(artifact, mark, known)
             if known is not None:
@@ -112,6 +117,7 @@ class References:
         self,
         artifact: str,
         own: list[signatures.StoredSignature],
+        issued: list[FileDigests],
         parents: list[bytes],
         missing: tuple[str, ...],
     ) -> Reference | None:
@@ -123,6 +129,7 @@ class References:
                 continue
             try:
                 key, base = open_signature(stored.sealed, self._keys.identity)
+                base = replace(base, artifact=artifact)  # sealed anew, it has its origin's signature
             except ArtifactError as error:
                 _log.warning("a weight signature cannot be opened", artifact=artifact, why=str(error))
                 return None
@@ -137,6 +144,7 @@ class References:
                     base = base.with_copy(copy.files, stored.copy_of)
                 except ArtifactError as error:
                     _log.warning("a copy's digests cannot be opened", artifact=artifact, why=str(error))
+        base = replace(base, files=(*base.files, *issued))
         known = [base]
         for sealed in parents:
             try:

@@ -123,6 +123,7 @@ class Deps:
         log_keys: public keys of the audit log (C2SP note verifiers), for those who verify it.
         verdicts: opens leak verdicts; None: they are not shown.
         monitor_key: the leak monitor's public string and the key of its verdicts; None while there is no monitor.
+        allowed_address: whether a report may name an address that is not public: what the operator allows scans to ask.
         outside_monitors: name → secret that an outside leak monitor signs its findings with (Standard Webhooks).
     """
 
@@ -140,6 +141,7 @@ class Deps:
     verdicts: Cipher | None = None
     monitor_key: Callable[[], tuple[str, str] | None] = field(default=lambda: None)
     outside_monitors: Mapping[str, str] = field(default_factory=dict, repr=False)
+    allowed_address: Callable[[str, int], bool] = field(default=lambda _host, _port: False)
 
     def now(self) -> datetime:
         """The time now, in UTC."""

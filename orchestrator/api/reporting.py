@@ -10,6 +10,7 @@ import base64
 import binascii
 import ipaddress
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
@@ -32,6 +33,11 @@ _MAGNET = re.compile(r"^magnet:\?[\x21-\x7e]{1,4000}$")
 _HUB = {"huggingface.co", "www.huggingface.co", "hf.co"}
 _INSIDE = (".local", ".internal", ".localhost", ".lan", ".home", ".corp", ".intranet", ".test", ".invalid")
 _PLACES = {"datasets", "spaces"}
+
+
+def _nowhere(host: str, port: int) -> bool:
+    """Nothing inside is allowed."""
+    return False
 
 
 class LeakReportBody(Frozen):
@@ -79,7 +85,9 @@ class ReportPage(Timed):
     next_cursor: str | None
 
 
-def report_of(body: LeakReportBody, *, via: str, at: datetime, key: str) -> Report:
+def report_of(
+    body: LeakReportBody, *, via: str, at: datetime, key: str, allowed: Callable[[str, int], bool] = _nowhere
+) -> Report:
     """The report as it is kept.
 
     Args:
@@ -87,11 +95,12 @@ def report_of(body: LeakReportBody, *, via: str, at: datetime, key: str) -> Repo
         via: who handed it in: `public`, a principal, `monitor:NAME`.
         at: when.
         key: what makes it one report: the same key again is the same report.
+        allowed: whether the operator allows an address that is not public, with its port.
 
     Raises:
         Malformed: it is not of its form, or leads into somebody's own network.
     """
-    what, value = _checked(body.what, body.value.strip())
+    what, value = _checked(body.what, body.value.strip(), allowed)
     return Report(
         id=short_id("report", key, what, value),
         queue={"magnet": "torrents", "torrent": "torrents"}.get(what, "reports"),
@@ -113,7 +122,7 @@ def entry_of(report: Report) -> dict[str, Any]:
     return {**fields, "value": shown}
 
 
-def _checked(what: str, value: str) -> tuple[str, str]:
+def _checked(what: str, value: str, allowed: Callable[[str, int], bool]) -> tuple[str, str]:
     if what != "torrent" and (not value.isascii() or not value.isprintable() or len(value) > 4_096):
         raise _refused("form", "write it in printable ASCII, percent-encoded where that is needed")
     match what:
@@ -141,20 +150,20 @@ def _checked(what: str, value: str) -> tuple[str, str]:
                 raise _refused("form", f"a torrent file is at most {MAX_TORRENT} bytes and begins with `d`")
             return what, value
         case _:
-            return _address(value)
+            return _address(value, allowed)
 
 
-def _address(value: str) -> tuple[str, str]:
+def _address(value: str, allowed: Callable[[str, int], bool]) -> tuple[str, str]:
     try:
         url = urlsplit(value)
-        host, _ = (url.hostname or "").rstrip("."), url.port
+        host, port = (url.hostname or "").rstrip("."), url.port or (443 if url.scheme == "https" else 80)
     except ValueError:
         raise _refused("form", "that is no address") from None
     if url.scheme not in {"http", "https"} or not host or len(value) > 2_000:
         raise _refused("form", "give an address that begins with https:// or http://")
     if url.username is not None or url.password is not None:
         raise _refused("credentials", "leave names and passwords out of the address")
-    if inside(host):
+    if inside(host) and not allowed(host, port):
         raise _refused(
             "address", "that address is not a public one; nothing inside anybody's network is asked"
         )

@@ -6,7 +6,7 @@ puts its signature here (`put(..., copy_of=partner)`), and a digest hit says who
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -83,7 +83,7 @@ def put(
     return False
 
 
-def of(session: Session, artifacts: Collection[str] | None = None) -> list[StoredSignature]:
+def of(session: Session, artifacts: Iterable[str] | None = None) -> list[StoredSignature]:
     """Signatures of these artifacts and of all their copies; of all artifacts when None."""
     statement = select(LeakSignatureRow).order_by(
         col(LeakSignatureRow.artifact), col(LeakSignatureRow.copy_of)
@@ -96,7 +96,7 @@ def of(session: Session, artifacts: Collection[str] | None = None) -> list[Store
     ]
 
 
-def known(session: Session, artifacts: Collection[str]) -> dict[str, datetime]:
+def known(session: Session, artifacts: Iterable[str]) -> dict[str, datetime]:
     """Artifact → since when its own signature stands."""
     statement = select(col(LeakSignatureRow.artifact), col(LeakSignatureRow.at)).where(
         col(LeakSignatureRow.artifact).in_(sorted(artifacts)), col(LeakSignatureRow.copy_of) == ""

@@ -20,7 +20,7 @@ from artifacts.stores.base import open_store
 from artifacts.verifying import verify_artifact
 from infra.components import one_machine
 from infra.demo_cast import Pace
-from infra.demo_story import STEPS, Model, Story
+from infra.demo_story import STEPS, WATCHING, Model, Story
 from infra.provision import read_custody_public
 from infra.settings import Settings
 from infra.supervisor import Stack
@@ -35,6 +35,7 @@ KILLS = {
     "evidence-hosted": ("api", 0.0),
     "signed-hosted": ("worker-custody", 0.05),
     "signed-api": ("worker-releases", 0.0),
+    "reported": ("worker-leaks", 0.2),
     "held": ("temporal", 0.0),
 }
 
@@ -80,7 +81,12 @@ async def test_kill_9_of_every_process_on_the_way_from_closed_to_open_loses_and_
     tmp_path: Path, model: Model
 ) -> None:
     settings = Settings(
-        dev=True, data_dir=tmp_path / "data", api_port=0, temporal_address="127.0.0.1:0", temporal_ui=False
+        dev=True,
+        data_dir=tmp_path / "data",
+        api_port=0,
+        temporal_address="127.0.0.1:0",
+        temporal_ui=False,
+        **WATCHING,
     )
     pace = Pace(api=1, downloadable=2, open=2, cooling_off=1)
     async with one_machine(settings) as stack:

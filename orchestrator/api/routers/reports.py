@@ -71,7 +71,13 @@ def report_leak(request: Request, body: LeakReportBody, deps: Parts) -> LeakRepo
     """Report a leak without an account. Strictly limited for each address; nothing is asked at the place right away."""
     _limited(request)
     now = deps.now()
-    made = report_of(body, via="public", at=now, key=f"public:{context_of(request).request_id}")
+    made = report_of(
+        body,
+        via="public",
+        at=now,
+        key=f"public:{context_of(request).request_id}",
+        allowed=deps.allowed_address,
+    )
     (kept,) = _hand_in(deps, [made])
     return LeakReportView(id=kept.id, at=kept.at, server_time=now)
 
@@ -89,7 +95,13 @@ def report_sighting(
 ) -> LeakReportView:
     """Hand in a place for the leak monitor to look at. To open an incident at once, report one on the release."""
     now = deps.now()
-    made = report_of(body, via=caller.id, at=now, key=f"{caller.id}:{context_of(request).request_id}")
+    made = report_of(
+        body,
+        via=caller.id,
+        at=now,
+        key=f"{caller.id}:{context_of(request).request_id}",
+        allowed=deps.allowed_address,
+    )
     (kept,) = _hand_in(deps, [made])
     return LeakReportView(id=kept.id, at=kept.at, server_time=now)
 
@@ -136,7 +148,13 @@ async def receive_findings(
     now = deps.now()
     made = [
         _from_monitor(
-            report_of(finding, via=f"monitor:{monitor}", at=now, key=f"monitor:{monitor}:{message}:{n}")
+            report_of(
+                finding,
+                via=f"monitor:{monitor}",
+                at=now,
+                key=f"monitor:{monitor}:{message}:{n}",
+                allowed=deps.allowed_address,
+            )
         )
         for n, finding in enumerate(body.findings)
     ]
@@ -191,7 +209,13 @@ async def filled_in(request: Request, deps: Parts) -> HTMLResponse:
         _limited(request)
         fields = {name: values.get(name, "") for name in ("what", "value", "note", "contact")}
         body = LeakReportBody.model_validate(fields)
-        made = report_of(body, via="public", at=deps.now(), key=f"public:{context_of(request).request_id}")
+        made = report_of(
+            body,
+            via="public",
+            at=deps.now(),
+            key=f"public:{context_of(request).request_id}",
+            allowed=deps.allowed_address,
+        )
         (kept,) = await run_in_threadpool(_hand_in, deps, [made])
     except ValidationError:
         return _shown(report_page.page("Please fill in where it is.", wrong=True, values=values), 422)
