@@ -1,0 +1,152 @@
+"""Public parents are taken out of the verdict; a copy's digest says whose it was; what is sealed anew is still known."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from activities.beating import Beat
+from activities.leaks.issued import Issued
+from artifacts.leaks import Outcome, scan_each
+from orchestrator.domain.leaks import Sighting, report_of
+from orchestrator.records import audit, database, reports, signatures, suspects
+from orchestrator.records.suspects import Suspect
+from tests.domain.walker import Walker
+from tests.simulators import transformations as t
+from tests.support.plans import five_stage_plan
+
+from .bench import LeakBench
+
+
+def descendant(parent: t.Leak) -> t.Leak:
+    """A fine-tune: near its parent, and not it."""
+    rng = np.random.default_rng(5)
+    return t.Leak(
+        {
+            n: (w + 0.4 * w.std() * rng.standard_normal(w.shape)).astype(np.float32) if w.ndim == 2 else w
+            for n, w in parent.weights.items()
+        }
+    )
+
+
+def add(bench: LeakBench, name: str, place: Path) -> None:
+    with database.writing(bench.engine) as session:
+        signatures.add_parent(session, name, str(place), artifact="", by="sam", at=datetime.now(UTC))
+
+
+def test_a_copy_of_the_public_parent_is_no_leak_and_until_it_is_signed_only_suspected(
+    bench: LeakBench, model: t.Leak, tmp_path: Path
+):
+    ours = bench.seal(descendant(model))
+    t.write(model, tmp_path / "parent")
+    (copy,) = t.write(t.cast("F16")(model, np.random.default_rng(1)), tmp_path / "suspect")
+    (leak,) = t.write(t.cast("F16")(descendant(model), np.random.default_rng(1)), tmp_path / "leak")
+    parts = bench.parts(None)
+    references = parts.judging.references
+
+    def judged(path: Path) -> Outcome:
+        (verdict,) = scan_each(path, [references.of([ours.artifact_id])[0].known])
+        return verdict.outcome
+
+    assert judged(copy) is Outcome.MATCH
+    add(bench, "base", tmp_path / "parent")
+    assert parts.parents.unsigned([ours.artifact_id]) == ["base"]
+    (doubted,) = references.of([ours.artifact_id])
+    assert doubted.missing == ("base",)
+    now = datetime.now(UTC)
+    watched = {ours.artifact_id: now - timedelta(days=1)}
+    parts.judging.local = frozenset({"folder"})
+    with database.writing(bench.engine) as session:
+        for name, path in (("a", copy), ("b", copy), ("c", leak)):
+            body = {"digests": []}
+            suspects.keep(session, [Suspect(name, "folder", str(path), name, None, False, body, now)], now)
+    assert parts.judging.scan("a", watched, Beat())[0] == {ours.artifact_id: "partial"}
+    assert parts.parents.sign("base", Beat()) == [ours.artifact_id]
+    assert parts.parents.unsigned([ours.artifact_id]) == []
+    assert parts.judging.scan("b", watched, Beat())[0] == {ours.artifact_id: "no_match"}
+    assert parts.judging.scan("c", watched, Beat())[0] == {ours.artifact_id: "match"}
+
+
+def test_our_own_weights_cannot_be_passed_off_as_a_public_parent(
+    bench: LeakBench, model: t.Leak, tmp_path: Path
+):
+    ours = bench.seal(model)
+    add(bench, "innocent", tmp_path / "model" / "plain")
+    parts = bench.parts(None)
+    assert parts.parents.sign("innocent", Beat()) == []
+    with database.reading(bench.engine) as session:
+        (stored,) = signatures.parent_signatures(session)
+    assert stored.sealed is None
+    assert "itself" in (stored.error or "")
+    (reference,) = parts.judging.references.of([ours.artifact_id])
+    assert not reference.known.parents
+
+
+def test_a_parent_that_cannot_be_read_says_why(bench: LeakBench, model: t.Leak, tmp_path: Path):
+    bench.seal(model)
+    add(bench, "gone", tmp_path / "nowhere")
+    with pytest.raises(Exception, match="nowhere"):
+        bench.parts(None).parents.sign("gone", Beat())
+    with database.reading(bench.engine) as session:
+        (stored,) = signatures.parent_signatures(session)
+    assert "nowhere" in (stored.error or "")
+
+
+def leaf(bench: LeakBench, **body: object) -> None:
+    with database.writing(bench.engine) as session:
+        audit.append(session, "custody", body, at=datetime.now(UTC), release="r-1")
+
+
+def test_an_issued_copys_digest_says_whose_it_was_and_what_is_sealed_anew_is_known(
+    bench: LeakBench, model: t.Leak
+):
+    ours = bench.seal(model)
+    file = {"path": "m.safetensors", "size": 77, "sha256": "ab" * 32, "btv2_root": None, "xet_hash": None}
+    leaf(bench, action="resealed", of=ours.artifact_id, copy="art-new", rotation="1")
+    leaf(bench, action="copy_made", of="art-new", copy="art-uni", holder="uni", files=[file])
+    parts = bench.parts(None)
+    known = {r.artifact: r for r in parts.judging.references.of([ours.artifact_id, "art-new"])}
+    assert set(known) == {ours.artifact_id, "art-new"}, "it has the signature of what it was made from"
+    now = datetime.now(UTC)
+    body = {"digests": [{"path": "x", "size": 77, "sha256": "ab" * 32}]}
+    with database.writing(bench.engine) as session:
+        suspects.keep(session, [Suspect("s", "hub", "hf:a/b@1", "a/b", 77, False, body, now)], now)
+    done = parts.judging.sort({"art-new": now - timedelta(days=1)}, 10, Beat())
+    assert done.exact == 1
+    with database.reading(bench.engine) as session:
+        judgement = suspects.judgements_of(session, "s")["art-new"]
+    assert judgement.verdict is not None
+    assert parts.telling.copies(judgement.verdict) == ("uni",)
+    assert Issued(bench.engine).origin("art-new") == "art-new", "nothing is known before it follows"
+
+
+def test_the_partner_is_named_only_when_the_copy_is_one_partners_and_the_plan_knows_it():
+    walker = Walker(five_stage_plan()).walk("demo")
+    state = walker.state
+    artifact = next(iter(state.artifacts))
+
+    def reported(*copies: str) -> str | None:
+        sighting = Sighting(
+            candidate="k", artifact=artifact, evidence="exact", place="https://x.example/y", copies=copies
+        )
+        command = report_of(state, sighting)
+        assert command is not None
+        return command.partner
+
+    assert reported("uni") == "uni"
+    assert reported("uni", "ngo") is None
+    assert reported("somebody") is None
+    assert reported() is None
+
+
+def test_what_people_hand_in_twice_is_one_suspect(bench: LeakBench):
+    first, second = bench.report("ab" * 32, "sha256"), bench.report("AB" * 32, "sha256")
+    assert first.id != second.id
+    with database.reading(bench.engine) as session:
+        assert len(reports.behind(session, "reports", 0, 10)) == 2
+    polling = bench.parts(None).polling
+    polling.prepare()
+    assert polling.poll("reports", "me", Beat()).new == 1
