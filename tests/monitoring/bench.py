@@ -228,11 +228,11 @@ class LeakBench:
     def state(self, release: str) -> ReleaseState:
         return self.world.state(release)
 
-    async def sweep(self, release: str, **more: Any) -> lm.SweepResult:
+    async def sweep(self, release: str, as_id: str | None = None, **more: Any) -> lm.SweepResult:
         done: lm.SweepResult = await self.temporal.execute_workflow(
             names.LEAK_SWEEP_WORKFLOW,
             lm.SweepInput(release=release, **more),
-            id=f"sweep-{uuid4().hex}",
+            id=as_id or f"sweep-{uuid4().hex}",
             task_queue=names.QUEUE_RELEASES,
             result_type=lm.SweepResult,
             execution_timeout=timedelta(seconds=120),

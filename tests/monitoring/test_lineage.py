@@ -150,3 +150,39 @@ def test_what_people_hand_in_twice_is_one_suspect(bench: LeakBench):
     polling = bench.parts(None).polling
     polling.prepare()
     assert polling.poll("reports", "me", Beat()).new == 1
+
+
+def test_the_whole_of_a_dropped_suspect_is_compared_where_the_plaintext_lies(
+    bench: LeakBench, model: t.Leak, tmp_path: Path
+):
+    from temporalio.exceptions import ApplicationError
+    from temporalio.testing import ActivityEnvironment
+
+    from activities.leaks.activity import LeakActivities
+    from orchestrator.contracts.leak_messages import WholeRequest
+
+    ours = bench.seal(model)
+    (copy,) = t.write(t.cast("F16")(model, np.random.default_rng(1)), tmp_path / "dropped")
+    now = datetime.now(UTC)
+    with database.writing(bench.engine) as session:
+        for key, source in (("here", "folder"), ("far", "hub")):
+            found = Suspect(key, source, str(copy), key, None, False, {}, now)
+            suspects.keep(session, [found], now)
+    parts = bench.parts(None)
+    parts.judging.local = frozenset({"folder"})
+    activities = LeakActivities(parts)
+
+    def asked(suspect: str) -> str:
+        request = WholeRequest(suspect=suspect, artifact=ours.artifact_id)
+        return str(ActivityEnvironment().run(activities.compare_whole, request).outcome)
+
+    with pytest.raises(ApplicationError, match="not where this worker may read it"):
+        asked("here")
+    t.write(model, tmp_path / "references" / ours.artifact_id)
+    with pytest.raises(ApplicationError, match="not a file here"):
+        asked("far")
+    assert asked("here") == "match"
+    with database.reading(bench.engine) as session:
+        judgement = suspects.judgements_of(session, "here")[ours.artifact_id]
+    assert (judgement.tier, judgement.outcome) == (3, "match")
+    assert judgement.verdict is not None

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 
-from temporalio.client import Client
+import numpy as np
+from temporalio.client import Client, WorkflowHistory
 from temporalio.testing._timeskipping import TimeSkipper, TimeSkippingConfig
 
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
+from orchestrator.records import database
+from orchestrator.records.migrate import migrate
+from tests.monitoring.bench import LeakBench
+from tests.simulators import transformations as t
+from tests.simulators.ranged_server import running as serving
 from tests.support.plans import MANAGER, RECIPIENT, actor
 from tests.support.temporal import TEST_CODEC_KEYS, VirtualTime, temporal_server
 from tests.support.world import World
@@ -123,6 +130,34 @@ async def _continued(time: VirtualTime, world: World) -> Release:
     return release
 
 
+async def _leak_sweep(client: Client) -> WorkflowHistory:
+    """A sweep that polls, sorts, scans and reports."""
+    with tempfile.TemporaryDirectory() as folder, serving() as server:
+        url = f"sqlite:///{folder}/records.db"
+        migrate(url)
+        bench = LeakBench(database.connect(url), Path(folder))
+        model = t.Leak(t.synthetic(np.random.default_rng(1)))
+        ours = bench.seal(model)
+        (copy,) = t.write(t.cast("F16")(model, np.random.default_rng(1)), Path(folder) / "leak")
+        server.files["x"] = copy.read_bytes()
+        async with bench.running(client):
+            release = await bench.create()
+            await bench.bind(release, ours)
+            bench.report(server.url("ok/x"))
+            bench.report("ab" * 32, "sha256")
+            done = await bench.sweep(release, as_id="sweep")
+            assert done.incidents
+            history = await client.get_workflow_handle("sweep").fetch_history()
+        bench.engine.dispose()
+        return history
+
+
+def _write(version: str, name: str, history: WorkflowHistory) -> None:
+    path = HISTORIES / f"{version}-{name}.json"
+    path.write_text(history.to_json())
+    print(f"{path.name}: {len(history.events)} events")
+
+
 async def _save(client: Client, version: str) -> None:
     skipper = TimeSkipper(client, config=TimeSkippingConfig(enabled=False))
     time = VirtualTime(skipper.client, skipper)
@@ -133,16 +168,17 @@ async def _save(client: Client, version: str) -> None:
         "late-grants": _late_grants,
         "rotation": _rotation,
     }
-    chosen = sys.argv[2:] or list(kinds)
+    chosen = sys.argv[2:] or [*kinds, "leak-sweep"]
+    if "leak-sweep" in chosen:
+        chosen.remove("leak-sweep")
+        _write(version, "leak-sweep", await _leak_sweep(client))
     for name, run in ((name, kinds[name]) for name in chosen):
         world = World()
         async with workers(time.client, world):
             release = await run(time, world)
             handle = client.get_workflow_handle(release.handle.id)
             history = await handle.fetch_history()
-            path = HISTORIES / f"{version}-{name}.json"
-            path.write_text(history.to_json())
-            print(f"{path.name}: {len(history.events)} events")
+            _write(version, name, history)
 
 
 def main() -> None:

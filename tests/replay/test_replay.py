@@ -11,9 +11,11 @@ from temporalio.client import WorkflowHistory
 from infra.temporal import replayer
 from tests.support.temporal import TEST_CODEC_KEYS
 from workflows.ingest import IngestWorkflow
+from workflows.leak_sweep import LeakSweepWorkflow
 from workflows.release import ReleaseWorkflow
 from workflows.rotation import RotationWorkflow
 
+WORKFLOWS = [ReleaseWorkflow, IngestWorkflow, RotationWorkflow, LeakSweepWorkflow]
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 
 
@@ -23,15 +25,13 @@ def saved(path: Path) -> WorkflowHistory:
 
 def test_there_are_histories_of_every_kind_of_run():
     kinds = {path.stem.split("-", 1)[1] for path in HISTORIES}
-    assert {"to-open", "caution", "continued", "late-grants", "rotation"} <= kinds
+    assert {"to-open", "caution", "continued", "late-grants", "rotation", "leak-sweep"} <= kinds
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda p: p.stem)
 async def test_a_saved_history_replays(path: Path):
     history = saved(path)
-    await replayer(TEST_CODEC_KEYS, [ReleaseWorkflow, IngestWorkflow, RotationWorkflow]).replay_workflow(
-        history
-    )
+    await replayer(TEST_CODEC_KEYS, WORKFLOWS).replay_workflow(history)
 
 
 async def test_a_workflow_that_decides_otherwise_does_not_replay(monkeypatch: pytest.MonkeyPatch):
