@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -272,3 +273,44 @@ async def test_sweeps_that_overlap_judge_a_suspect_once(
         await asyncio.gather(bench.sweep(first), bench.sweep(second))
         await bench.sweep(first)
         assert len(bench.state(first).incidents) == len(bench.state(second).incidents) == 6
+
+
+async def test_a_honey_token_that_was_touched_is_a_sighting_by_itself_once(
+    bench: LeakBench, temporal_client: Client, model: t.Leak
+):
+    ours = bench.seal(model)
+    now = datetime.now(UTC)
+    touched = suspects.Suspect("token:1", "logs", "", "honey token decoy-1 was read", None, True, {}, now)
+    async with bench.running(temporal_client):
+        release = await bench.create()
+        await bench.bind(release, ours)
+        with database.writing(bench.engine) as session:
+            suspects.keep(session, [touched], now)
+        await bench.sweep(release)
+        await bench.sweep(release)
+        (incident,) = bench.state(release).incidents.values()
+        assert (incident.confidence, incident.severity) == (Confidence.SUSPECTED, Severity.MODERATE)
+        assert "decoy-1" in incident.summary
+
+
+async def test_a_suspect_that_ends_every_scan_is_given_up_and_shown(
+    bench: LeakBench, temporal_client: Client, model: t.Leak, monkeypatch: pytest.MonkeyPatch
+):
+    ours = bench.seal(model)
+
+    def dies(*_arguments: object, **_more: object) -> None:
+        raise MemoryError("as a hostile file may do")
+
+    monkeypatch.setattr("activities.leaks.judging.scan_each", dies)
+    async with bench.running(temporal_client):
+        release = await bench.create()
+        await bench.bind(release, ours)
+        bench.report("https://files.example.com/trap.gguf")
+        done = await bench.sweep(release)
+        assert done.scanned == 1
+        again = await bench.sweep(release)
+        assert again.scanned == 0
+    with database.reading(bench.engine) as session:
+        ((judgement, _),) = suspects.list_judgements(session).items
+    assert judgement.outcome == "inconclusive"
+    assert "by hand" in judgement.reason
