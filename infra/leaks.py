@@ -11,12 +11,13 @@ import yaml
 from sqlalchemy import Engine
 from temporalio.client import Client
 
-from activities.leaks.activity import HANDED_IN, LeakActivities, LeakParts, copies_in
+from activities.leaks.activity import HANDED_IN, LeakActivities, LeakParts, evidence_in
 from activities.leaks.judging import Judging
 from activities.leaks.parents import Parents
 from activities.leaks.polling import Polling, ReportQueue
 from activities.leaks.references import References
 from activities.leaks.schedules import Schedules
+from activities.leaks.sealed_files import SealedFiles
 from activities.leaks.sending import ReleaseCommands
 from activities.leaks.telling import Telling
 from artifacts.leaks import AddressPolicy, HubOptions, ScanLimits
@@ -109,7 +110,8 @@ def leak_worker(settings: Settings, client: Client) -> LeakWorker:
         polling=polling,
         judging=judging,
         parents=Parents(engine, keys, StoreOpener(settings)),
-        telling=Telling(engine, ReleaseCommands(client), copies_in(engine, cipher)),
+        sealed=SealedFiles(engine, keys, StoreOpener(settings)),
+        telling=Telling(engine, ReleaseCommands(client), evidence_in(engine, cipher)),
         lookback=timedelta(hours=settings.leak_lookback_hours),
         references=settings.leak_reference_dir,
     )

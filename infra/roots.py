@@ -142,7 +142,7 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
     from infra.telemetry.records import RecordsCollector
     from workflows.hub_sweep import HubSweepWorkflow
     from workflows.ingest import IngestWorkflow
-    from workflows.leak_sweep import LeakCheckWorkflow, LeakSweepWorkflow
+    from workflows.leak_sweep import LeakCheckWorkflow, LeakPrepareWorkflow, LeakSweepWorkflow
     from workflows.release import ReleaseWorkflow
     from workflows.rotation import RotationWorkflow
 
@@ -167,6 +167,7 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
             RotationWorkflow,
             LeakSweepWorkflow,
             LeakCheckWorkflow,
+            LeakPrepareWorkflow,
         ),
         max_workflow_tasks=settings.releases_workflow_tasks,
         max_cached_workflows=settings.releases_cached_workflows,

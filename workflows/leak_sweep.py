@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
 
 from orchestrator.contracts import leak_messages as msg
 from orchestrator.contracts import names
@@ -41,10 +41,12 @@ class LeakSweepWorkflow:
         plan = await _do(names.PLAN_SWEEP, msg.ReleaseRequest(release=start.release), msg.SweepPlan)
         if not plan.artifacts:
             return msg.SweepResult()
-        parents = asyncio.gather(*(self._sign_parent(name) for name in plan.parents))
+        for name in plan.parents:
+            await _prepare(msg.PrepareRequest(what="parent", name=name))
+        for name in plan.undigested:
+            await _prepare(msg.PrepareRequest(what="sealed", name=name))
         polls = await asyncio.gather(*(self._poll(name) for name in plan.sources))
         await _do(names.TELL_MONITORS, msg.ReleaseRequest(release=start.release), msg.Told)
-        await parents
         result = msg.SweepResult(
             looked=[poll.source for poll in polls if poll.state == "looked"],
             blind=[poll.source for poll in polls if poll.state == "blind"],
@@ -94,19 +96,6 @@ class LeakSweepWorkflow:
             # the source's standing in the records says how long it has been blind
             return msg.PollResult(source=source, state="blind", why=type(error.cause).__name__)
 
-    async def _sign_parent(self, parent: str) -> None:
-        try:
-            await _do(
-                names.SIGN_PARENT,
-                msg.ParentRequest(parent=parent),
-                msg.Told,
-                seconds=6 * 3600,
-                beats=True,
-                retry=_SCAN,
-            )
-        except ActivityError:
-            workflow.logger.warning("a public parent could not be signed", extra={"parent": parent})
-
     async def _scan(self, release: str, suspect: str, slots: asyncio.Semaphore) -> None:
         request = msg.ScanRequest(release=release, suspect=suspect)
         async with slots:
@@ -114,6 +103,17 @@ class LeakSweepWorkflow:
                 await _do(names.SCAN_SUSPECT, request, msg.Scanned, seconds=900, beats=True, retry=_SCAN)
             except ActivityError:
                 await _do(names.GIVE_UP_SUSPECT, request, msg.Scanned)
+
+
+@workflow.defn(name=names.LEAK_PREPARE_WORKFLOW)
+class LeakPrepareWorkflow:
+    """What may take hours and is done once, beside the sweeps, so that no source is blind meanwhile."""
+
+    @workflow.run
+    async def run(self, start: msg.PrepareRequest) -> msg.Told:
+        """Sign a public parent for every artifact that lacks it, or digest the sealed files of an artifact."""
+        activity = names.SIGN_PARENT if start.what == "parent" else names.DIGEST_SEALED
+        return await _do(activity, start, msg.Told, seconds=24 * 3600, beats=True, retry=_SCAN)
 
 
 @workflow.defn(name=names.LEAK_CHECK_WORKFLOW)
@@ -126,6 +126,20 @@ class LeakCheckWorkflow:
         return await _do(
             names.COMPARE_WHOLE, start, msg.WholeResult, seconds=24 * 3600, beats=True, retry=_SCAN
         )
+
+
+async def _prepare(request: msg.PrepareRequest) -> None:
+    """Have a preparation running; one that runs already is left to itself."""
+    try:
+        await workflow.start_child_workflow(
+            names.LEAK_PREPARE_WORKFLOW,
+            request,
+            id=names.leak_prepare_workflow_id(request.what, request.name),
+            task_queue=names.QUEUE_RELEASES,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        )
+    except WorkflowAlreadyStartedError:
+        return
 
 
 async def _do(

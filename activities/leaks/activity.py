@@ -18,6 +18,7 @@ from activities.errors import at_the_edge
 from activities.leaks.judging import Judging
 from activities.leaks.parents import Parents
 from activities.leaks.polling import Polling
+from activities.leaks.sealed_files import PREFIX, SealedFiles
 from activities.leaks.telling import Telling
 from artifacts.leaks.whole import compare_whole
 from orchestrator.contracts import leak_messages as msg
@@ -42,6 +43,7 @@ class LeakParts:
         polling: polls sources.
         judging: judges suspects.
         parents: signs public parents.
+        sealed: digests sealed files.
         telling: tells releases.
         lookback: how long before an artifact's registration a suspect may have been seen and still is judged.
         references: folder with artifacts' plaintext, one folder an artifact, for tier 3; None: tier 3 is done elsewhere.
@@ -50,6 +52,7 @@ class LeakParts:
     polling: Polling
     judging: Judging
     parents: Parents
+    sealed: SealedFiles
     telling: Telling
     lookback: timedelta
     references: Path | None = None
@@ -74,6 +77,7 @@ class LeakActivities:
             self.give_up_suspect,
             self.report_sightings,
             self.sign_parent,
+            self.digest_sealed,
             self.compare_whole,
         ]
 
@@ -90,7 +94,10 @@ class LeakActivities:
             named = sorted(monitored_sources(state)) or sorted(self._parts.polling.sources)
             more = [name for name in HANDED_IN if name in self._parts.polling.sources and name not in named]
             parents = self._parts.parents.unsigned(watched) if watched else []
-            return msg.SweepPlan(artifacts=watched, sources=[*named, *more], parents=parents)
+            undigested = self._parts.sealed.undigested(watched)
+            return msg.SweepPlan(
+                artifacts=watched, sources=[*named, *more], parents=parents, undigested=undigested
+            )
 
     @activity.defn(name=names.POLL_SOURCE, no_thread_cancel_exception=True)
     def poll_source(self, request: msg.PollRequest) -> msg.PollResult:
@@ -137,10 +144,17 @@ class LeakActivities:
             return msg.Told(incidents=told)
 
     @activity.defn(name=names.SIGN_PARENT, no_thread_cancel_exception=True)
-    def sign_parent(self, request: msg.ParentRequest) -> msg.Told:
+    def sign_parent(self, request: msg.PrepareRequest) -> msg.Told:
         """Read a public parent once and sign it for every artifact that lacks it."""
         with at_the_edge(), beating() as beat:
-            return msg.Told(incidents=self._parts.parents.sign(request.parent, beat))
+            return msg.Told(incidents=self._parts.parents.sign(request.name, beat))
+
+    @activity.defn(name=names.DIGEST_SEALED, no_thread_cancel_exception=True)
+    def digest_sealed(self, request: msg.PrepareRequest) -> msg.Told:
+        """Read an artifact's sealed files once, for their exact digests."""
+        with at_the_edge(), beating() as beat:
+            self._parts.sealed.digest(request.name, beat)
+            return msg.Told(incidents=[])
 
     @activity.defn(name=names.COMPARE_WHOLE, no_thread_cancel_exception=True)
     def compare_whole(self, request: msg.WholeRequest) -> msg.WholeResult:
@@ -192,13 +206,15 @@ def _files(place: Path) -> list[Path]:
     return sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
 
 
-def copies_in(engine: Any, cipher: Cipher) -> Callable[[str], tuple[str, ...]]:
-    """Tells whose issued copies a stored verdict found, bit for bit."""
+def evidence_in(engine: Any, cipher: Cipher) -> Callable[[str], tuple[tuple[str, ...], bool]]:
+    """Tells whose issued copies a stored verdict found, bit for bit, and whether it found sealed files alone."""
 
-    def copies(digest: str) -> tuple[str, ...]:
+    def evidence(digest: str) -> tuple[tuple[str, ...], bool]:
         with reading(engine) as session:
             _, envelope = suspects.verdict(session, digest, cipher)
         document = json.loads(signing.signed_payload(zlib.decompress(envelope)))["predicate"]["verdict"]
-        return tuple(sorted({c for finding in document["findings"] for c in finding.get("copies", [])}))
+        proofs = [proof for finding in document["findings"] for proof in finding["exact"]]
+        sealed = bool(proofs) and all(proof["path"].startswith(PREFIX) for proof in proofs)
+        return tuple(sorted({proof["copy"] for proof in proofs if proof["copy"]})), sealed
 
-    return copies
+    return evidence

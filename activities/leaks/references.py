@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from activities.leaks.issued import Issued
 from activities.leaks.keys import MonitorKeys
+from activities.leaks.sealed_files import SEALED
 from artifacts.errors import ArtifactError
 from artifacts.leaks import FileDigests, ReferenceSet, WeightSignature
 from artifacts.leaks.sealed import open_signature
@@ -141,7 +142,10 @@ class References:
             if stored.copy_of:
                 try:
                     _, copy = open_signature(stored.sealed, self._keys.identity)
-                    base = base.with_copy(copy.files, stored.copy_of)
+                    if stored.copy_of == SEALED:
+                        base = replace(base, files=(*base.files, *copy.files))
+                    else:
+                        base = base.with_copy(copy.files, stored.copy_of)
                 except ArtifactError as error:
                     _log.warning("a copy's digests cannot be opened", artifact=artifact, why=str(error))
         base = replace(base, files=(*base.files, *issued))

@@ -38,13 +38,13 @@ class Telling:
     Attributes:
         engine: of the records.
         commands: where commands go.
-        copies: digest of a verdict → partners whose own copy it found, bit for bit.
+        evidence: digest of a verdict → partners whose own copy it found, bit for bit; and whether only sealed files were found.
         clock: tells the time (aware).
     """
 
     engine: Engine
     commands: Commands
-    copies: Callable[[str], tuple[str, ...]]
+    evidence: Callable[[str], tuple[tuple[str, ...], bool]]
     clock: Callable[[], datetime] = field(default=_now)
 
     async def sightings(self, artifacts: list[str]) -> list[str]:
@@ -132,7 +132,9 @@ class Telling:
             evidence = "exact" if judgement.tier == 0 else "sketch"
         place = (suspect.target or suspect.title).split("?", 1)[0]
         printable = "".join(c if c.isprintable() else "?" for c in place)[:200]
-        copies = () if judgement.verdict is None else self.copies(judgement.verdict)
+        copies, sealed = ((), False) if judgement.verdict is None else self.evidence(judgement.verdict)
+        if sealed:
+            evidence = "sealed"
         return Sighting(
             candidate=suspect.key,
             artifact=judgement.artifact,

@@ -26,6 +26,9 @@ class SweepPlan(Frozen):
     artifacts: list[Name]
     sources: list[Name]
     parents: list[Name] = Field(default_factory=list, description="public parents that are not signed yet")
+    undigested: list[Name] = Field(
+        default_factory=list, description="artifacts whose sealed files have not been digested yet"
+    )
 
 
 class PollRequest(Frozen):
@@ -94,10 +97,11 @@ class Told(Frozen):
     incidents: list[str]
 
 
-class ParentRequest(Frozen):
-    """The argument of `sign_parent`."""
+class PrepareRequest(Frozen):
+    """The argument of `LeakPrepareWorkflow`, `sign_parent` and `digest_sealed`: a public parent, or an artifact, by name."""
 
-    parent: Name
+    what: Literal["parent", "sealed"]
+    name: Name
 
 
 class WholeRequest(Frozen):

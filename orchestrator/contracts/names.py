@@ -18,6 +18,7 @@ ROTATION_WORKFLOW = "RotationWorkflow"
 HUB_SWEEP_WORKFLOW = "HubSweepWorkflow"
 LEAK_SWEEP_WORKFLOW = "LeakSweepWorkflow"
 LEAK_CHECK_WORKFLOW = "LeakCheckWorkflow"
+LEAK_PREPARE_WORKFLOW = "LeakPrepareWorkflow"
 
 UPDATE_COMMAND = "command"
 UPDATE_CREATED = "created"
@@ -41,6 +42,7 @@ SCAN_SUSPECT = "scan_suspect"
 GIVE_UP_SUSPECT = "give_up_suspect"
 REPORT_SIGHTINGS = "report_sightings"
 SIGN_PARENT = "sign_parent"
+DIGEST_SEALED = "digest_sealed"
 COMPARE_WHOLE = "compare_whole_suspect"
 MAKE_COPIES = "make_copies"
 RESEAL_ARTIFACT = "reseal_artifact"
@@ -65,6 +67,11 @@ def leak_schedule_id(release: str) -> str:
 def rotation_workflow_id(release: str, rotation: str) -> str:
     """The workflow ID of one rotation of keys: starting it twice is starting it once."""
     return f"rotation:{release}:{rotation}"
+
+
+def leak_prepare_workflow_id(what: str, name: str) -> str:
+    """The workflow ID of a preparation: wanted by several sweeps, it is one."""
+    return f"leak-{what}:{name}"
 
 
 def leak_check_workflow_id(check: str) -> str:

@@ -50,7 +50,7 @@ def found(service, home: Path, tmp_path: Path):
         watched = {ours.artifact_id: datetime.now(UTC) - timedelta(days=1)}
         (key,) = parts.judging.sort(watched, 10, Beat()).scan
         assert parts.judging.scan(key, watched, Beat())[0] == {ours.artifact_id: "match"}
-        telling = Telling(bench.engine, ThroughGateway(service.api.gateway), parts.telling.copies)
+        telling = Telling(bench.engine, ThroughGateway(service.api.gateway), parts.telling.evidence)
         (told,) = asyncio.run(telling.sightings([ours.artifact_id]))
         service.bench, service.copy, service.ours = bench, copy, ours
         yield told.partition("/")[2]

@@ -17,12 +17,13 @@ from temporalio.client import Client, WithStartWorkflowOperation
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.worker import Worker
 
-from activities.leaks.activity import LeakActivities, LeakParts, copies_in
+from activities.leaks.activity import LeakActivities, LeakParts, evidence_in
 from activities.leaks.judging import Judging
 from activities.leaks.keys import MonitorKeys, load_or_make
 from activities.leaks.parents import Parents
 from activities.leaks.polling import Polling, ReportQueue
 from activities.leaks.references import References
+from activities.leaks.sealed_files import SealedFiles
 from activities.leaks.sending import ReleaseCommands
 from activities.leaks.spreading import Spreading
 from activities.leaks.telling import Telling
@@ -45,7 +46,7 @@ from tests.artifacts.sealed_world import CUSTODY, SIGNER
 from tests.simulators import transformations as t
 from tests.support.plans import MANAGER, PIPELINE, five_stage_plan
 from tests.support.world import World
-from workflows.leak_sweep import LeakSweepWorkflow
+from workflows.leak_sweep import LeakPrepareWorkflow, LeakSweepWorkflow
 from workflows.release import ReleaseWorkflow
 
 CIPHER = SealedDocuments(CodecKeys({"v1": bytes(range(32))}))
@@ -144,7 +145,8 @@ class LeakBench:
             polling=Polling(self.engine, self.sources, every=self.every),
             judging=judging,
             parents=Parents(self.engine, self.keys, open_store),
-            telling=Telling(self.engine, commands, copies_in(self.engine, CIPHER)),
+            sealed=SealedFiles(self.engine, self.keys, open_store),
+            telling=Telling(self.engine, commands, evidence_in(self.engine, CIPHER)),
             lookback=timedelta(days=7),
             references=self.folder / "references",
         )
@@ -160,7 +162,7 @@ class LeakBench:
                 Worker(
                     client,
                     task_queue=names.QUEUE_RELEASES,
-                    workflows=[ReleaseWorkflow, LeakSweepWorkflow],
+                    workflows=[ReleaseWorkflow, LeakSweepWorkflow, LeakPrepareWorkflow],
                     activities=RecordActivities(self.engine).all,
                     activity_executor=threads,
                 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_an_issued_copys_digest_says_whose_it_was_and_what_is_sealed_anew_is_kno
     with database.reading(bench.engine) as session:
         judgement = suspects.judgements_of(session, "s")["art-new"]
     assert judgement.verdict is not None
-    assert parts.telling.copies(judgement.verdict) == ("uni",)
+    assert parts.telling.evidence(judgement.verdict) == (("uni",), False)
     assert Issued(bench.engine).origin("art-new") == "art-new", "nothing is known before it follows"
 
 
@@ -186,3 +187,29 @@ def test_the_whole_of_a_dropped_suspect_is_compared_where_the_plaintext_lies(
         judgement = suspects.judgements_of(session, "here")[ours.artifact_id]
     assert (judgement.tier, judgement.outcome) == (3, "match")
     assert judgement.verdict is not None
+
+
+def test_our_sealed_files_elsewhere_are_known_by_their_digest_and_are_no_confirmed_leak(
+    bench: LeakBench, model: t.Leak, tmp_path: Path
+):
+    ours = bench.seal(model)
+    parts = bench.parts(None)
+    assert parts.sealed.undigested([ours.artifact_id]) == [ours.artifact_id]
+    assert parts.sealed.digest(ours.artifact_id, Beat()) == 1
+    assert parts.sealed.undigested([ours.artifact_id]) == []
+    (lying,) = (path for path in (tmp_path / "store").rglob("*.safetensors") if path.is_file())
+    data = lying.read_bytes()
+    now = datetime.now(UTC)
+    body = {"digests": [{"path": "x", "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}]}
+    with database.writing(bench.engine) as session:
+        suspects.keep(session, [Suspect("s", "hub", "hf:a/b@1", "a/b", len(data), False, body, now)], now)
+    assert parts.judging.sort({ours.artifact_id: now - timedelta(days=1)}, 10, Beat()).exact == 1
+    with database.reading(bench.engine) as session:
+        judgement = suspects.judgements_of(session, "s")[ours.artifact_id]
+        suspect = suspects.get(session, "s")
+    sighting = parts.telling._sighting(judgement, suspect)
+    assert (sighting.evidence, sighting.copies) == ("sealed", ())
+    state = Walker(five_stage_plan()).walk("demo").state
+    command = report_of(state, sighting.model_copy(update={"artifact": next(iter(state.artifacts))}))
+    assert command is not None
+    assert (command.confidence, command.severity) == ("suspected", "low")
