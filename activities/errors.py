@@ -2,6 +2,8 @@
 
     orchestrator.domain.errors.SluiceError   type = its code, details = its reasons; retried only when it is `Unavailable`
     artifacts.errors.ArtifactError           type = the class's name in kebab case; retried when it says `retryable`
+    what waits (a second lock, custody's clock) type as above, details = its reasons, then seconds; the workflow waits and asks again,
+                                             so that no attempt is used up
     orchestrator.trust.errors.TrustError     type = its code; never retried: bytes do not mend themselves
     anything else                            a bug or the machine: retried as Temporal does
 
@@ -17,6 +19,7 @@ from contextlib import contextmanager
 from temporalio.exceptions import ApplicationError
 
 from artifacts.errors import ArtifactError
+from orchestrator.contracts.names import WAITS_FOR_CLOCK, WAITS_FOR_LOCK
 from orchestrator.domain.errors import SluiceError, Unavailable
 from orchestrator.trust.errors import TrustError
 
@@ -28,10 +31,13 @@ def told(error: SluiceError | ArtifactError | TrustError) -> ApplicationError:
     if isinstance(error, SluiceError):
         reasons = [reason.as_dict() for reason in error.reasons]
         retried = isinstance(error, Unavailable)
-        return ApplicationError(error.detail, reasons, type=error.code, non_retryable=not retried)
+        more = [getattr(error, "seconds", None)] if error.code == WAITS_FOR_CLOCK else []
+        return ApplicationError(error.detail, reasons, *more, type=error.code, non_retryable=not retried)
     if isinstance(error, ArtifactError):
         name = _HUMP.sub("-", type(error).__name__.removesuffix("Error")).lower()
-        return ApplicationError(str(error), [], type=name, non_retryable=not error.retryable)
+        # whether a second lock opens is up to people: tries are not used up on them
+        retried = error.retryable and name != WAITS_FOR_LOCK
+        return ApplicationError(str(error), [], type=name, non_retryable=not retried)
     return ApplicationError(str(error), [], type=error.code, non_retryable=True)
 
 

@@ -76,6 +76,8 @@ _RECORD_RETRY = RetryPolicy(
 _EFFECT_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=20), maximum_attempts=6
 )
+#: How often custody is asked again while it waits for people or a clock: sooner at first, seldom in the end.
+_ASK_AGAIN = (timedelta(seconds=5), timedelta(minutes=5))
 _UNDO_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
 
 
@@ -398,7 +400,7 @@ class ReleaseWorkflow:
         if step is not None and any(
             state.plan.keyed_components(step, to) for to in ("audience", "deployments")
         ):
-            made = await _effect(names.MAKE_ENVELOPES, asked, names.QUEUE_CUSTODY, msg.EnvelopesMade)
+            made = await self._of_custody(asked)
             envelopes = made.envelopes
         await _effect(names.PUBLISH_STEP, request, names.QUEUE_TRANSFER, msg.Published)
         return cmd.CompleteEntry(
@@ -410,6 +412,24 @@ class ReleaseWorkflow:
             envelopes=envelopes,
             copies=copies,
         )
+
+    async def _of_custody(self, asked: msg.EnvelopeRequest) -> msg.EnvelopesMade:
+        """The envelopes of an entry. While custody waits for its second lock or its clock, so does the entry, and says so."""
+        again = _ASK_AGAIN[0]
+        while True:
+            try:
+                made = await _effect(names.MAKE_ENVELOPES, asked, names.QUEUE_CUSTODY, msg.EnvelopesMade)
+            except _FAILED as error:
+                waits = _waits(error)
+                if waits is None or workflow.info().is_continue_as_new_suggested():
+                    raise
+                self._stuck, seconds = waits
+                workflow.logger.warning("custody waits", extra={"why": self._stuck})
+                await workflow.sleep(again if seconds is None else timedelta(seconds=seconds + 1))
+                again = min(again * 1.5, _ASK_AGAIN[1])
+            else:
+                self._stuck = None
+                return made
 
     async def _grant_late(self, state: ReleaseState, asked: AskedGrant) -> None:
         """Make a grant that was asked for after its step was entered; or say why not. A revocation never waits for it."""
@@ -580,6 +600,19 @@ async def _effect(
         cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )
     return await done
+
+
+def _waits(error: ActivityError | ApplicationError) -> tuple[str, float | None] | None:
+    """What custody waits for, and for how many seconds if it knows; None when it refused or failed."""
+    cause = error if isinstance(error, ApplicationError) else error.cause
+    if not isinstance(cause, ApplicationError) or cause.type not in {
+        names.WAITS_FOR_CLOCK,
+        names.WAITS_FOR_LOCK,
+    }:
+        return None
+    told = "; ".join(_reasons(_told(error)))
+    seconds = cause.details[1] if len(cause.details) > 1 else None
+    return told, float(seconds) if isinstance(seconds, int | float) else None
 
 
 def _reasons(error: SluiceError) -> list[str]:

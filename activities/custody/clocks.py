@@ -25,7 +25,18 @@ def clocks_by_custody(
     now: datetime,
     tolerance: timedelta,
 ) -> list[Reason]:
-    """What has not passed yet; empty when everything has.
+    """What has not passed yet; empty when everything has. See `clocks_left`."""
+    return [reason for reason, _ in clocks_left(state, history, seen, now, tolerance)]
+
+
+def clocks_left(
+    state: ReleaseState,
+    history: Sequence[ev.AnyEvent],
+    seen: Sequence[datetime],
+    now: datetime,
+    tolerance: timedelta,
+) -> list[tuple[Reason, timedelta | None]]:
+    """What has not passed yet, each with how long it still takes; None where waiting does not help.
 
     Args:
         state: the checked state, entering.
@@ -37,7 +48,7 @@ def clocks_by_custody(
     step = None if state.entry is None else state.plan.step(state.entry.step)
     if step is None:
         return []
-    reasons: list[Reason] = []
+    reasons: list[tuple[Reason, timedelta | None]] = []
 
     def last(which: Callable[[ev.AnyEvent], bool]) -> datetime | None:
         places = [place for place, event in enumerate(history) if which(event)]
@@ -49,7 +60,7 @@ def clocks_by_custody(
         counted = now - since + tolerance
         if counted < asked:
             left = f"{format_duration(asked - counted)} of {format_duration(asked)} are left"
-            reasons.append(Reason(what, f"by custody's own clock {left}"))
+            reasons.append((Reason(what, f"by custody's own clock {left}"), asked - counted))
 
     arrived = last(lambda event: isinstance(event, ev.StepEntered | ev.RolledBack))
     passed(arrived, state.window_asked(step), "research_window")
@@ -64,7 +75,6 @@ def clocks_by_custody(
         and "opening_hours" not in state.waived
         and not (hours.open_at(began) or hours.open_at(began - tolerance))
     ):
-        reasons.append(
-            Reason("opening_hours", "custody first saw the entry outside the gate's opening hours")
-        )
+        told = "custody first saw the entry outside the gate's opening hours"
+        reasons.append((Reason("opening_hours", told), None))
     return reasons

@@ -6,6 +6,7 @@ unwrapped; every envelope carries that proof, and a partner's client refuses one
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +18,16 @@ import structlog
 from sqlalchemy import Engine
 
 from activities.custody.checking import Checked, checked_fold
-from activities.custody.clocks import clocks_by_custody
+from activities.custody.clocks import clocks_left
 from activities.custody.copies import CopyMemory, copy_for
-from activities.custody.errors import CustodyRefused, Unbacked
+from activities.custody.errors import CustodyRefused, CustodyWaits, Unbacked
 from activities.custody.keeping import Keeping
 from activities.custody.keys import CustodyKeys
 from activities.custody.late import judge_late
-from activities.custody.memory import CustodyMemory, Refusal
-from activities.custody.watch import LogWatch
+from activities.custody.memory import CustodyMemory, Holding, Refusal
+from activities.custody.watch import ClockSetBack, LogWatch
 from artifacts.custody.base import KeyProvider
+from artifacts.custody.errors import SecondLockPending
 from artifacts.envelope import EnvelopePayload, file_keys, make_envelope, make_public_record
 from artifacts.errors import ArtifactError
 from artifacts.keys import RootKey
@@ -45,6 +47,7 @@ from orchestrator.trust.errors import TrustError
 from orchestrator.trust.merkle import leaf_hash, verify_inclusion
 
 DEFAULT_VALIDITY = timedelta(days=365)
+_WAITING_KEPT = 1000
 _log = structlog.get_logger(__name__)
 
 
@@ -100,6 +103,9 @@ class Custody:
         self._engine, self._memory, self._keys = engine, memory, keys
         self._clock, self._tolerance, self._signed_only = clock, tolerance, signed_only
         self.keeping = Keeping(memory, provider, keys)
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[object, ...], tuple[str, str, dict[str, RootKey]]] = {}
+        self._said: dict[tuple[str, str, int], str] = {}
         self.copies = CopyMemory(memory)
         self.watch = LogWatch(engine, memory, clock)
 
@@ -123,8 +129,7 @@ class Custody:
         grants = list({issue.grant.id: issue.grant for issue in issues}.values())
         holdings = {name: self.keeping.hold(state, manifest) for name, manifest in manifests.items()}
         recipients = {grant.id: self._recipient(state.plan, grant) for grant in grants}
-        leaf, proof = self._log(asked, state, issues, manifests)
-        roots = {name: self.keeping.unwrap(state, held, manifests[name]) for name, held in holdings.items()}
+        leaf, proof, roots = self._unwrapped(asked, state, issues, manifests, holdings)
         made: dict[str, dict[str, str]] = {}
         sealed: list[tuple[str, bytes, ev.Grant]] = []
         for issue in issues:
@@ -153,6 +158,38 @@ class Custody:
                     at=now,
                 )
         return made
+
+    def _unwrapped(
+        self,
+        asked: Asked,
+        state: ReleaseState,
+        issues: Sequence[Issue],
+        manifests: Mapping[str, Manifest],
+        holdings: Mapping[str, Holding],
+    ) -> tuple[str, str, dict[str, RootKey]]:
+        """The leaf, its proof, and the roots in clear.
+
+        While a control group has not approved every root, the leaf that announces them stands for all later tries (one request,
+        one leaf), and what was approved is kept in this process alone: an approval gives a root once.
+        """
+        given = tuple(sorted((issue.grant.id, issue.manifest.digest) for issue in issues))
+        mine = (asked.release, asked.step, asked.attempt, asked.at, state.seq, state.plan_digest, given)
+        with self._lock:
+            known = self._waiting.get(mine)
+        leaf, proof, roots = known or (*self._log(asked, state, issues, manifests), {})
+        try:
+            for name, held in holdings.items():
+                if name not in roots:
+                    roots[name] = self.keeping.unwrap(state, held, manifests[name])
+        except SecondLockPending:
+            with self._lock:
+                while len(self._waiting) >= _WAITING_KEPT:
+                    del self._waiting[next(iter(self._waiting))]
+                self._waiting[mine] = leaf, proof, roots
+            raise
+        with self._lock:
+            self._waiting.pop(mine, None)
+        return leaf, proof, roots
 
     def take_in(self, release: str) -> list[str]:
         """Take in the roots of a release's artifacts, bound to it from then on; the artifacts held after.
@@ -208,7 +245,13 @@ class Custody:
             told = "this gate asks for key shares as a second lock, which custody does not deal yet; amend the plan"
             reasons.append(Reason("shares", told))
         seen = [leaf.seen_at for _, leaf in history]
-        reasons += clocks_by_custody(state, events, seen, now, self._tolerance)
+        clocks = clocks_left(state, events, seen, now, self._tolerance)
+        waits = [left for _, left in clocks if left is not None]
+        if clocks and not reasons and len(waits) == len(clocks):
+            unmet = [reason for reason, _ in clocks]
+            left = max(waits).total_seconds()
+            raise CustodyWaits(f"the gate of `{asked.step}` waits for custody's clock", unmet, seconds=left)
+        reasons += [reason for reason, _ in clocks]
         if reasons:
             raise CustodyRefused(f"the gate of `{asked.step}` does not hold", [*reasons, *checked.ignored])
         grants = planned_grants(state, step, dict(asked.partners), state.updated_at)
@@ -368,6 +411,8 @@ class Custody:
         try:
             yield
         except (SluiceError, TrustError, ArtifactError) as error:
+            if isinstance(error, SecondLockPending):
+                self._say_waiting(release, step, attempt, error)
             if isinstance(error, Unavailable) or (isinstance(error, ArtifactError) and error.retryable):
                 raise
             refused = _told(error)
@@ -378,7 +423,33 @@ class Custody:
         self._refuse(release, step, attempt, refused)
         raise refused
 
+    def _once(self, release: str, step: str, attempt: int, what: str) -> bool:
+        """Whether this was not just said of this gate: what waits is asked again and again, and told once."""
+        with self._lock:
+            place = (release, step, attempt)
+            if self._said.get(place) == what:
+                return False
+            while len(self._said) >= _WAITING_KEPT:
+                del self._said[next(iter(self._said))]
+            self._said[place] = what
+        return True
+
+    def _say_waiting(self, release: str, step: str, attempt: int, pending: SecondLockPending) -> None:
+        """Put into the log whom a gate waits for, once for each request to the control group."""
+        if not self._once(release, step, attempt, pending.accessor):
+            return
+        _log.warning("a control group has to approve", release=release, step=step, accessor=pending.accessor)
+        told = str(pending)
+        body = {"action": "second_lock_waits", "step": step, "attempt": attempt, "detail": told}
+        with writing(self._engine) as session:
+            audit.append(session, "custody", body, at=self._clock(), release=release)
+
     def _refuse(self, release: str, step: str, attempt: int, error: SluiceError) -> None:
+        if isinstance(error, CustodyWaits):
+            codes = ",".join(reason.code for reason in error.reasons)
+            if not self._once(release, step, attempt, f"{error.code}:{codes}"):
+                return
+            _log.warning("custody waits for its clock", release=release, step=step, why=error.detail)
         now = self._clock()
         self._memory.note_refusal(Refusal(now, release, step, error.code, error.detail))
         body = {
@@ -398,8 +469,10 @@ class Custody:
 
 
 def _told(error: SluiceError | TrustError | ArtifactError) -> SluiceError:
-    if isinstance(error, CustodyRefused | Unbacked):
+    if isinstance(error, CustodyRefused | CustodyWaits | Unbacked):
         return error
+    if isinstance(error, ClockSetBack):
+        return CustodyWaits(str(error), [Reason("clock", str(error))])
     if isinstance(error, SluiceError):
         return CustodyRefused(error.detail, error.reasons)
     code = error.code if isinstance(error, TrustError) else "artifact"

@@ -25,6 +25,10 @@ from orchestrator.trust.statements import CLOCK_SKEW
 _CHUNK = 5_000
 
 
+class ClockSetBack(LogInvalid):
+    """Custody's clock went back behind what it has seen. Nothing is wrong with the log; the clock has to be set right."""
+
+
 class LogWatch:
     """Follows the audit log of the service's database.
 
@@ -113,11 +117,11 @@ class LogWatch:
         """Custody's clock, which never goes back behind what it has seen.
 
         Raises:
-            LogInvalid: it did: somebody set the clock of this machine, and no window can be judged by it.
+            ClockSetBack: it did: somebody set the clock of this machine, and no window can be judged by it.
         """
         now, before = self._clock(), self._memory.last_seen()
         if before is not None and now < before - CLOCK_SKEW:
-            raise LogInvalid(
+            raise ClockSetBack(
                 f"custody's clock shows {now.isoformat()}, but it saw an entry at {before.isoformat()}",
                 where="custody's clock",
                 remedy="set the clock of custody's machine",

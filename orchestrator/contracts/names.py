@@ -54,6 +54,13 @@ HUB_SCHEDULE_ID = "hub-sweep"
 """The ID of the schedule of Hub sweeps, and what its sweeps' workflow IDs begin with."""
 
 
+WAITS_FOR_CLOCK = "custody-waits"
+"""Error type: nothing but custody's own clock stands against a key. The second detail: seconds until it is met, or None."""
+
+WAITS_FOR_LOCK = "second-lock-pending"
+"""Error type: a control group has to approve the unwrap first."""
+
+
 def release_workflow_id(release: str) -> str:
     """The workflow ID of a release."""
     return f"release:{release}"

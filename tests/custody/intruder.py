@@ -185,7 +185,7 @@ class Intruder:
         with pytest.raises(SluiceError) as refused:
             self.world.custody.make_envelopes(given)
         told = " | ".join([refused.value.detail, *(reason.message for reason in refused.value.reasons)])
-        assert refused.value.code in {"custody-refused", "unbacked"}, told
+        assert refused.value.code in {"custody-refused", "custody-waits", "unbacked"}, told
         assert match in told, told
         assert self.world.envelopes_kept() == kept
         assert self.unwraps == unwraps, "nothing was unwrapped"

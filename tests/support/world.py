@@ -29,6 +29,7 @@ class World:
     fail: Counter[str] = field(default_factory=Counter)
     lose: Counter[str] = field(default_factory=Counter)
     fatal: dict[str, str] = field(default_factory=dict)
+    waits: dict[str, list[object]] = field(default_factory=dict)
     stop_after: str = ""
     published: set[str] = field(default_factory=set)
     partner_keys: dict[str, str] = field(default_factory=dict)
@@ -42,6 +43,9 @@ class World:
         self.calls[name] += 1
         if name in self.fatal:
             raise ApplicationError(self.fatal[name], [], type="conflict", non_retryable=True)
+        if name in self.waits:
+            kind, *details = self.waits[name]
+            raise ApplicationError("not yet", *details, type=str(kind), non_retryable=True)
         if self.fail[name] > 0:
             self.fail[name] -= 1
             raise RuntimeError(f"{name} fails as told")

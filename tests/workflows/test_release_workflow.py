@@ -353,6 +353,62 @@ async def test_a_hold_during_an_entry_takes_the_entry_back_and_the_gate_opens_ag
         await release.handle.terminate()
 
 
+@pytest.mark.parametrize(
+    "waits",
+    [
+        [names.WAITS_FOR_LOCK, []],
+        [names.WAITS_FOR_CLOCK, [{"code": "cooling_off", "message": "two hours are left"}], 2.0],
+        [names.WAITS_FOR_CLOCK, [], None],
+    ],
+)
+async def test_an_entry_waits_with_custody_says_so_and_goes_on_by_itself(
+    temporal_client: Client, waits: list[object]
+):
+    world = World(waits={names.MAKE_ENVELOPES: waits})
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        await release.register()
+        await release.ready("demo")
+        await release.sign("demo", "sam", "safety")
+        told = None
+        for _ in range(500):
+            told = await release.handle.query(names.QUERY_STUCK)
+            if told is not None:
+                break
+            await asyncio.sleep(0.02)
+        assert "not yet" in str(told)
+        if waits[1]:
+            assert "two hours are left" in str(told), "the reasons are said"
+        assert world.calls[names.MAKE_ENVELOPES] <= 2, "a silent retry loop"
+        assert release.state.status == "entering"
+        assert release.state.entry_failed is None
+        world.waits.clear()
+        await release.until("demo")
+        assert await release.handle.query(names.QUERY_STUCK) is None
+        assert "entry_retried" not in [e.type for e in world.log[release.name]], "nobody had to do anything"
+        await release.handle.terminate()
+
+
+async def test_an_entry_that_waits_with_custody_is_stopped_by_a_hold(temporal_client: Client):
+    world = World(waits={names.MAKE_ENVELOPES: [names.WAITS_FOR_LOCK, []]})
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world)
+        await release.until("inside")
+        await release.register()
+        await release.ready("demo")
+        await release.sign("demo", "sam", "safety")
+        while await release.handle.query(names.QUERY_STUCK) is None:
+            await asyncio.sleep(0.02)
+        await release.send(cmd.Hold(command_id="stop", actor=MANAGER, reason="wait"))
+        for _ in range(500):
+            if release.state.entry is None:
+                break
+            await asyncio.sleep(0.02)
+        assert release.state.status == "active"
+        await release.handle.terminate()
+
+
 async def test_an_entry_that_fails_is_taken_back_said_and_retried_by_a_person(temporal_client: Client):
     world = World(fatal={names.MAKE_ENVELOPES: "custody says no"})
     async with workers(temporal_client, world):
