@@ -261,7 +261,7 @@ class Stack:
             forget_state(self._settings.data_dir)
         self._lock.release()
 
-    async def wait_ready(self, *names: str, timeout: float = 90.0) -> None:  # noqa: ASYNC109 - seconds, told in the error
+    async def wait_ready(self, *names: str, timeout: float = 240.0) -> None:  # noqa: ASYNC109 - seconds, told in the error
         """Wait until these components, or all, are ready.
 
         Raises:
