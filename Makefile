@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: chromium alerts help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench
+.PHONY: security audit chromium alerts help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -37,6 +37,14 @@ check: $(STAMP) ## lint, types and import rules: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+security: $(STAMP) ## bandit over the code, and a scan of every tracked file for secrets that are not known fixtures
+	$(BIN)/bandit -q -r orchestrator workflows activities artifacts infra -ll --skip B108,B704
+	git ls-files -z | grep -zEv '^(requirements/.*\.lock|tests/replay/histories/.*|tests/vectors/.*|.*\.svg|\.secrets\.baseline)$$' \
+	    | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+
+audit: $(STAMP) ## known weaknesses of the pinned dependencies (needs the network)
+	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/dev.lock
 
 format: $(STAMP) ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -171,6 +171,45 @@ def migrate_command(dev: _Dev = False) -> None:
     _run("migrate", dev=dev)
 
 
+@app.command("doctor")
+def doctor_command(
+    role: Annotated[
+        str, typer.Option(help="As which process: api, worker-releases, worker-custody, …")
+    ] = "api",
+    dev: _Dev = False,
+    data_dir: _DataDir = None,
+    json: _Json = False,
+) -> None:
+    """Try every dependency of one process and say what to do; exit code 1 when there is a problem, 2 for settings it can't read."""
+    from json import dumps
+
+    from infra.doctor import examine, now
+    from infra.logs import configure_logging
+    from infra.run import leave
+    from infra.settings import Role, SettingsError
+
+    configure_logging(level="error", style="console", process="doctor")
+    try:
+        who = Role(role)
+        settings = _settings(data_dir, dev=dev)
+    except ValueError:
+        typer.echo(f"no process {role!r}; there are: {', '.join(Role)}", err=True)
+        leave(2)
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        leave(2)
+    seen = asyncio.run(examine(settings, who))
+    if json:
+        report = {"at": now(), "role": who.value, "healthy": seen.healthy}
+        typer.echo(dumps(report | {"findings": [f.as_dict() for f in seen.findings]}, indent=2))
+    else:
+        for finding in seen.findings:
+            typer.echo(f"{finding.level:8} {finding.check}: {finding.found}")
+            if finding.do:
+                typer.echo(f"{'':8} → {finding.do}")
+    leave(0 if seen.healthy else 1)
+
+
 def _run(role: str, *, dev: bool) -> None:
     from infra.run import leave
     from infra.run import main as run
