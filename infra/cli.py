@@ -165,6 +165,30 @@ def trace_command(
         raise typer.Exit(11)
 
 
+@app.command("rotate-kek")
+def rotate_kek_command(
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with a rotation that was cut short; make no other version")
+    ] = False,
+    dev: _Dev = False,
+    data_dir: _DataDir = None,
+    json: _Json = False,
+) -> None:
+    """Make a new version of the key-encryption key and wrap every root anew, on custody's machine; custody may run."""
+    from getpass import getuser
+    from json import dumps
+
+    with _told():
+        from infra.rotating import rotate_kek
+
+        settings = _settings(data_dir, dev=dev)
+        version, roots = rotate_kek(settings, _name_of(getuser()), resume=resume)
+    if json:
+        typer.echo(dumps({"version": version, "roots": roots}))
+    else:
+        typer.echo(f"version {version or 'kept by the service'}: {roots} roots wrapped anew")
+
+
 @app.command("migrate")
 def migrate_command(dev: _Dev = False) -> None:
     """Bring the database to the newest schema."""

@@ -127,17 +127,22 @@ class Keeping:
             raise CustodyRefused(f"the mark key held for {artifact} is not the one that was committed to")
         return secret
 
-    def rotate(self) -> tuple[int, int]:
+    def rotate(self, *, resume: bool = False) -> tuple[int, int]:
         """A new version of the key-encryption key, and every root anew under it; the version, and how many roots.
 
-        Old versions still unwrap, so a rotation that was cut short loses nothing: call it again.
+        Old versions still unwrap, so a rotation that was cut short loses nothing: go on with `resume`.
+
+        Args:
+            resume: make no new version; wrap anew what is not under the newest one.
 
         Raises:
             KeyProviderError: the key service fails.
         """
-        version = self._provider.rotate()
+        version = self._provider.describe().version if resume else self._provider.rotate()
         count = 0
         for holding in self._memory.holdings():
+            if resume and version and WrappedKey.parse(holding.wrapped).version == version:
+                continue
             context = wrapping_context(holding.release, holding.artifact, holding.plan_digest)
             wrapped = self._provider.rewrap(WrappedKey.parse(holding.wrapped), context, context)
             self._memory.rewrap(holding, holding.plan_digest, str(wrapped))

@@ -89,6 +89,30 @@ def load_or_make(path: Path, provider: KeyProvider, origin: str) -> CustodyKeys:
     return CustodyKeys(identity, envelopes, log)
 
 
+def rewrap_file(path: Path, provider: KeyProvider) -> None:
+    """Wrap custody's keys anew under the newest version of the key-encryption key; the file is replaced at once.
+
+    Raises:
+        KeyProviderError: the file is damaged, or the provider does not open it.
+    """
+    try:
+        stored = json.loads(path.read_text())
+        _check_format(stored["format"])
+        for name in ("identity", "envelopes", "log"):
+            stored[name] = str(provider.rewrap(WrappedKey.parse(stored[name]), _CONTEXT, _CONTEXT))
+    except (ValueError, KeyError, TypeError) as error:
+        raise KeyProviderError(
+            f"custody keys {path}: damaged ({type(error).__name__}); restore the file"
+        ) from None
+    temporary = path.with_suffix(f".{secrets.token_hex(8)}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(json.dumps(stored, indent=1).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 def _check_format(found: object) -> None:
     if found != _FORMAT:
         raise ValueError(found)

@@ -204,14 +204,19 @@ class Custody:
             self.keeping.hold(state, self._manifest(state, name)).artifact for name in sorted(state.artifacts)
         ]
 
-    def rotate(self) -> tuple[int, int]:
+    def rotate(self, *, resume: bool = False, by: str | None = None) -> tuple[int, int]:
         """Rotate the key-encryption key and wrap every root anew; the new version, and how many roots.
 
+        Args:
+            resume: go on with a rotation that was cut short, instead of making another version.
+            by: the operator who asked, for the log.
+
         Raises:
-            KeyProviderError: the key service fails; call again.
+            KeyProviderError: the key service fails; call again with `resume`.
         """
-        version, count = self.keeping.rotate()
+        version, count = self.keeping.rotate(resume=resume)
         body = {"action": "kek_rotated", "version": version, "roots": count}
+        body |= {"by": by} if by is not None else {}
         with writing(self._engine) as session:
             audit.append(session, "custody", body, at=self._clock())
         return version, count

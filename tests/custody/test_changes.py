@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
+from activities.custody.keys import load_or_make, rewrap_file
 from artifacts.custody.base import WrappedKey, wrapping_context
 from artifacts.custody.errors import WrappedKeyInvalid
 from orchestrator.domain import commands as cmd
@@ -75,6 +77,22 @@ def test_the_key_encryption_key_is_rotated_and_every_root_comes_along(world: Wor
     made = world.enter("demo")
     world.opened(made["demo.2.platform"][world.artifact.artifact_id], PLATFORM)
     assert [leaf["action"] for leaf in world.custody_leaves()] == ["kek_rotated", "unwrap"]
+
+
+def test_a_rotation_that_was_cut_short_is_gone_on_with_and_custodys_own_keys_come_along(world: World) -> None:
+    assert world.provider is not None
+    world.to("inside")
+    world.custody.take_in("alpha")
+    world.provider.rotate()  # and there the operator's machine went down
+    assert world.custody.rotate(resume=True, by="mia") == (2, 1)
+    assert world.custody.rotate(resume=True, by="mia") == (2, 0), "done already: nothing is wrapped twice"
+    assert world.custody_leaves()[-1]["by"] == "mia"
+    file = world.folder / "keys.json"
+    rewrap_file(file, world.provider)
+    stored = json.loads(file.read_text())
+    assert {WrappedKey.parse(stored[name]).version for name in ("identity", "envelopes", "log")} == {2}
+    assert file.stat().st_mode & 0o077 == 0
+    assert load_or_make(file, world.provider, "sluice.example/log").public == world.keys.public
 
 
 def test_a_partner_rotates_its_key_by_an_amendment_and_the_next_envelope_is_for_the_new_one(
