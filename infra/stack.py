@@ -58,7 +58,7 @@ log = structlog.get_logger("stack")
 def up(
     settings: Settings,
     *,
-    patience: float = 120.0,
+    patience: float = 300.0,
     on_change: Callable[[StackState], None] = lambda _state: None,
 ) -> StackState:
     """Start the stack in the background and wait until it is ready.
