@@ -9,6 +9,8 @@
             ├── UnsupportedError   pickled objects, encrypted, compressed beyond ranges, unknown quantisation
             ├── BudgetError        the budget of bytes, requests or seconds is used up
             └── SourceFailure      the place it lies in does not answer as it must (retryable)
+                ├── BusyError      it asks to be left alone for a while, or fails on its side (429, 5xx)
+                ├── LyingError     its answers are malformed, endless, compressed, or lead in circles
                 └── AddressRefused an address inside the operator's network was asked for (not retryable)
 
 Each message names the suspect's own words (tensor, offset, host) only through `shown`, which shortens them and strips
@@ -52,6 +54,24 @@ class SourceFailure(UnreadableError):  # noqa: N818 - says what happened, like i
     """The suspect's host failed or lied: a short or wrong range, an endless answer, a timeout, an error status."""
 
     retryable = True
+
+
+class BusyError(SourceFailure):
+    """The host answered 429 or 5xx.
+
+    Attributes:
+        status: the HTTP status.
+        retry_after_s: seconds that it asked for, or None.
+    """
+
+    def __init__(self, message: str, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class LyingError(SourceFailure):
+    """The host's answers cannot be honest: endless, malformed, compressed though asked not to, or in circles."""
 
 
 class AddressRefused(SourceFailure):

@@ -10,7 +10,9 @@ from typing import Any
 
 import rfc8785
 
-from artifacts.leaks.errors import SourceFailure, UnreadableError, shown
+from artifacts.errors import StoreError
+from artifacts.leaks.asking import Asker, hub_requests
+from artifacts.leaks.errors import BudgetError, SourceFailure, UnreadableError, shown
 from artifacts.leaks.matching import ListedFile
 from artifacts.leaks.ranged import AddressPolicy, GuardedClient, HttpSource
 from artifacts.leaks.sources import Budget, ByteSource, Ledger
@@ -20,6 +22,7 @@ _TARGET = re.compile(
     r"^hf:(?:(models|datasets|spaces)/)?([\w.-]{1,96}/[\w.-]{1,96}|[\w.-]{1,96})(?:@([\w./-]{1,200}))?$",
     re.ASCII,
 )
+MAX_LISTING = 64 << 20
 _KINDS = {None: "model", "models": "model", "datasets": "dataset", "spaces": "space"}
 _PREFIX = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
@@ -44,10 +47,12 @@ def open_repository(
     if match is None:
         raise UnreadableError(f"{shown(target)}: not of the form hf:owner/name[@revision]")
     kind, repository, revision = _KINDS[match[1]], match[2], match[3] or "main"
-    # The listing goes through the Hub's own client; its endpoint is checked like any suspect's host.
     client = GuardedClient(addresses, budget.max_wait)
-    _check_endpoint(hub.endpoint, addresses)
-    commit, rows, more = _list(kind, repository, revision, hub, budget, max_files)
+    try:
+        commit, rows, more = _list(kind, repository, revision, hub, budget, addresses, max_files)
+    except BaseException:
+        client.close()
+        raise
     label = f"hf:{_PREFIX[kind]}{repository}@{commit}"
     ledger.record(f"{label} (listing)", None, rfc8785.dumps(rows))
     files = []
@@ -75,56 +80,69 @@ def _resolve_url(endpoint: str, kind: str, repository: str, commit: str, path: s
     return str(hf_hub_url(repository, path, repo_type=kind, revision=commit, endpoint=endpoint))
 
 
-def _check_endpoint(endpoint: str, addresses: AddressPolicy) -> None:
-    import httpx
-
-    url = httpx.URL(endpoint)
-    addresses.pick(url.host, url.port or (443 if url.scheme == "https" else 80))
-
-
 def _list(
-    kind: str, repository: str, revision: str, hub: HubOptions, budget: Budget, max_files: int
+    kind: str,
+    repository: str,
+    revision: str,
+    hub: HubOptions,
+    budget: Budget,
+    addresses: AddressPolicy,
+    max_files: int,
 ) -> tuple[str, list[dict[str, Any]], bool]:
     """Commit, file rows, and whether there are more rows than were taken."""
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     api = HfApi(endpoint=hub.endpoint, token=hub.token or False)
     rows: list[dict[str, Any]] = []
+    # A listing has an allowance of its own; its requests count in the scan.
+    allowance = Budget(MAX_LISTING, budget.max_requests, max(0.0, budget.seconds_left), budget.max_wait)
+    asker = Asker(addresses, allowance, on_answer=lambda _: budget.reserve(0))
     try:
-        budget.reserve(0)
-        info = api.repo_info(repository, repo_type=kind, revision=revision, timeout=10)
-        commit = str(info.sha)
-        budget.reserve(0)
-        tree = api.list_repo_tree(repository, recursive=True, revision=commit, repo_type=kind)
-        for entry in tree:
-            size = getattr(entry, "size", None)
-            if not isinstance(size, int):
-                continue
-            if len(rows) >= max_files:
-                return commit, rows, True
-            lfs = getattr(entry, "lfs", None)
-            rows.append(
-                {
-                    "path": str(entry.path),
-                    "size": size,
-                    "sha256": str(lfs.sha256) if lfs is not None else None,
-                    "xet_hash": getattr(entry, "xet_hash", None),
-                }
-            )
-            if budget.seconds_left <= 0:
-                return commit, rows, True
+        with asker, hub_requests(asker):
+            info = api.repo_info(repository, repo_type=kind, revision=revision, timeout=10)
+            commit = str(info.sha)
+            tree = api.list_repo_tree(repository, recursive=True, revision=commit, repo_type=kind)
+            seen: set[str] = set()
+            for entry in tree:
+                row = tree_row(entry)
+                if row is None:
+                    continue
+                if row["path"] in seen:
+                    raise SourceFailure(f"{shown(repository)}: the listing repeats itself and does not end")
+                seen.add(row["path"])
+                if len(rows) >= max_files:
+                    return commit, rows, True
+                rows.append(row)
+    except BudgetError:
+        if not rows:
+            raise
+        return commit, rows, True
     except (
         HfHubHTTPError,
         HFValidationError,
-        httpx.HTTPError,
-        OSError,
+        StoreError,
         ValueError,
         KeyError,
         TypeError,
+        AttributeError,
     ) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         said = f"status {status}" if status else type(error).__name__
         raise SourceFailure(f"{shown(repository)}: the Hub's listing failed: {said}") from error
     return commit, rows, False
+
+
+def tree_row(entry: Any) -> dict[str, Any] | None:
+    """A file of the Hub's tree listing as plain data; None for a folder."""
+    size = getattr(entry, "size", None)
+    if not isinstance(size, int):
+        return None
+    lfs = getattr(entry, "lfs", None)
+    return {
+        "path": str(entry.path),
+        "size": size,
+        "sha256": str(lfs.sha256) if lfs is not None else None,
+        "xet_hash": getattr(entry, "xet_hash", None),
+        "git_oid": getattr(entry, "blob_id", None),
+    }

@@ -91,6 +91,19 @@ class Budget:
             self.requests_used += 1
             self.bytes_used += count
 
+    def take(self, count: int) -> None:
+        """Count bytes that came without having been reserved, of answers whose length nobody knows before.
+
+        Raises:
+            BudgetError: if the bytes or seconds are used up.
+        """
+        with self._lock:
+            self.bytes_used += count
+            if self.bytes_used > self.max_bytes:
+                raise BudgetError(f"more than the {self.max_bytes} bytes that all answers together may have")
+            if self.seconds_left <= 0:
+                raise BudgetError(f"too slow, the {self.max_seconds:g} s are over")
+
 
 @dataclass
 class Ledger:

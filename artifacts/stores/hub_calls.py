@@ -12,7 +12,7 @@ import contextvars
 import functools
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -57,6 +57,8 @@ class _Busy(Exception):  # noqa: N818 - a signal through the library, never seen
 
 
 _ours: contextvars.ContextVar[bool] = contextvars.ContextVar("sluice_hub_call", default=False)
+Sender = Callable[[httpx2.Request], httpx2.Response]
+_sender: contextvars.ContextVar[Sender | None] = contextvars.ContextVar("sluice_hub_sender", default=None)
 
 
 class _Client(httpx2.Client):
@@ -66,7 +68,10 @@ class _Client(httpx2.Client):
     """
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send; within our calls, an outage is `_Busy`."""
+        """Send; within our calls, an outage is `_Busy`; within `routed`, its sender sends."""
+        sender = _sender.get()
+        if sender is not None:
+            return sender(request)
         if not _ours.get():
             return super().send(request, **options)
         try:
@@ -95,6 +100,23 @@ def _prepare_library(connect_s: float, read_s: float) -> None:
 
         set_client_factory(factory)
         disable_progress_bars()  # whoever calls us shows progress of their own
+
+
+@contextlib.contextmanager
+def routed(sender: Sender) -> Iterator[None]:
+    """Within it, every request that huggingface_hub makes in this context is sent by `sender`, and by nobody else.
+
+    Raises:
+        StoreError: this process gave the library a client of its own, which would send past `sender`.
+    """
+    _prepare_library(10, 60)
+    if not isinstance(hub_http.get_session(), _Client):
+        raise StoreError("huggingface_hub has an HTTP client of its own here; its requests cannot be checked")
+    token = _sender.set(sender)
+    try:
+        yield
+    finally:
+        _sender.reset(token)
 
 
 class HubCalls:

@@ -108,11 +108,13 @@ class Polled(BaseModel):
     """What one poll found.
 
     Attributes:
-        candidates: in no particular order; at most the `limit` that was asked for.
+        candidates: in no particular order; about the `limit` that was asked for at most (one repository's refs stay together).
         cursor: to give to the next poll, once the candidates are kept.
         more: there is more at once: poll again without waiting.
         limits: what the server said about rates.
         notes: what was left out or looked odd, one printable sentence each: a list that ended early, a page that came again.
+        failed: what could not be looked at though it should have been; empty when all was. A poll with this is not a success:
+            the candidates are real, but the source is partly blind, and a gate must not count it as having seen.
         behind_s: how far behind the newest entry the finished part is, in seconds; 0 when it has caught up.
     """
 
@@ -123,6 +125,7 @@ class Polled(BaseModel):
     more: bool = False
     limits: RateLimits = RateLimits()
     notes: tuple[str, ...] = ()
+    failed: str = ""
     behind_s: float = 0.0
 
 

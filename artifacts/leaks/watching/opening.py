@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from artifacts.leaks.watching.base import Source, SourceError, Trouble
+from artifacts.leaks.watching.hub import HubSource
 from artifacts.leaks.watching.options import Options
 from artifacts.leaks.watching.reports import SubmissionSource
-from artifacts.leaks.watching.settings import ReportsWatch, SourceSpec, read_spec
+from artifacts.leaks.watching.settings import HubWatch, ReportsWatch, SourceSpec, read_spec
 
 
 def open_source(spec: SourceSpec | dict[str, object], options: Options | None = None) -> Source:
@@ -21,6 +22,8 @@ def open_source(spec: SourceSpec | dict[str, object], options: Options | None = 
     setting = read_spec(spec) if isinstance(spec, dict) else spec
     options = options or Options()
     match setting:
+        case HubWatch():
+            return HubSource(setting, options)
         case ReportsWatch():
             return SubmissionSource(setting, options)
         case _:

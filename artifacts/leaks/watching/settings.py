@@ -53,8 +53,9 @@ class HubWatch(_Setting):
         repositories: which listings are followed.
         parameters: only models of about this size, as the Hub counts them; None for all. Repositories whose size the Hub does
             not know (pickled or oddly named files) are not in that listing: `names` finds them whatever their size.
-        names: patterns (`*acme*`, case ignored) of `owner/name`; followed beside `parameters`, not instead. Datasets and
-            spaces, whose parameters nobody counts, are followed by these alone when `parameters` is given.
+        names: patterns (`*acme*`, case ignored) of `owner/name`; models are followed by size and by these, datasets and spaces,
+            whose parameters nobody counts, by these. Without either, all are followed.
+        min_bytes: repositories whose storage the Hub says to be smaller are not looked at.
         pull_requests: also look at the pull-request refs of every repository that is found; one call more for each.
         start_hours: how far back the first poll looks.
         overlap_minutes: how far back every later pass looks again, for entries that the Hub lists late.
@@ -66,6 +67,7 @@ class HubWatch(_Setting):
     repositories: tuple[Kind, ...] = Field(default=("models", "datasets", "spaces"), min_length=1)
     parameters: Parameters | None = None
     names: tuple[str, ...] = Field(default=(), max_length=20)
+    min_bytes: int = Field(default=1 << 20, ge=0)
     pull_requests: bool = False
     start_hours: float = Field(default=24.0, ge=0, le=24 * 365)
     overlap_minutes: float = Field(default=10.0, ge=0, le=24 * 60)
