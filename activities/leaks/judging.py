@@ -28,6 +28,7 @@ from artifacts.leaks import (
     ArtifactFinding,
     HubOptions,
     ListedFile,
+    ObjectStoreOptions,
     Outcome,
     ScanLimits,
     Verdict,
@@ -136,6 +137,7 @@ class Judging:
                 limits=limits,
                 addresses=self.addresses,
                 hub=self.hub,
+                objects=_store_of(suspect),
                 now=self.clock,
             )
         else:
@@ -353,6 +355,12 @@ def listed_files(suspect: Suspect) -> list[ListedFile]:
         )
         for entry in suspect.body.get("digests", [])
     ]
+
+
+def _store_of(suspect: Suspect) -> ObjectStoreOptions:
+    """Where an object lies, as the source that listed it was told by its operator."""
+    told = suspect.body.get("detail", {})
+    return ObjectStoreOptions(endpoint=told.get("endpoint"), region=told.get("region"))
 
 
 def _doubted(verdict: Verdict, reference: Reference) -> Verdict:

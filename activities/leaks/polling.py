@@ -135,12 +135,15 @@ class Polling:
             stuck = same >= _SAME_PAGES
             over = self.clock() - begun > _PATIENCE
             done = not page.more or stuck or over
-            moved, fresh = self._keep(lease, page, done=done, stuck=stuck)
+            moved, fresh = self._keep(lease, page, done=done and not page.failed, stuck=stuck)
             if moved is None:
                 return PollResult(source=source.name, state="resting", new=new)
             new += fresh
             lease = moved
             beat.details = [source.name, new]
+            if page.failed:  # what it saw is kept; what it could not see makes it blind all the same
+                partly = SourceError(page.failed, retry_after_s=page.limits.retry_after_s, limits=page.limits)
+                return self._blind(source, lease, partly, new)
             if done:
                 return PollResult(source=source.name, state="looked", new=new, more=page.more and not stuck)
 
@@ -161,6 +164,7 @@ class Polling:
                 limits=page.limits.model_dump(exclude_none=True),
                 notes=notes,
                 done=done,
+                saw=not page.failed,
             )
             if moved is None:
                 return None, 0

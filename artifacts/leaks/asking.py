@@ -95,6 +95,7 @@ class Asker:
         body: bytes | None = None,
         *,
         headers_only: bool = False,
+        at_most: int | None = None,
     ) -> Answer:
         """The answer to one request, redirects followed.
 
@@ -104,6 +105,7 @@ class Asker:
             headers: credentials among them go to the address's own origin only.
             body: sent along.
             headers_only: hang up when the headers are there.
+            at_most: hang up after so many bytes of the body; by default a longer one is an error.
 
         Raises:
             AddressRefused: it leads to an address that may not be asked, or away from https.
@@ -115,7 +117,7 @@ class Asker:
         where = public_url(url)
         sent = {**(headers or {}), "Accept-Encoding": "identity"}
         try:
-            answer = self._follow(method, httpx.URL(url), sent, body, where, headers_only=headers_only)
+            answer = self._follow(method, httpx.URL(url), sent, body, where, 0 if headers_only else at_most)
         except httpx.TimeoutException as error:
             raise SourceFailure(f"{where}: no answer within {self._client.timeout:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
@@ -138,8 +140,7 @@ class Asker:
         headers: dict[str, str],
         body: bytes | None,
         where: str,
-        *,
-        headers_only: bool,
+        at_most: int | None,
     ) -> Answer:
         first = (url.scheme, url.host, url.port)
         for _ in range(MAX_REDIRECTS + 1):
@@ -150,7 +151,7 @@ class Asker:
             self.budget.reserve(0)
             with self._client.http.stream(method, url, headers=headers, content=body) as answer:
                 if not (answer.has_redirect_location and method in ("GET", "HEAD")):
-                    data = b"" if headers_only or method == "HEAD" else self._body(answer, where)
+                    data = b"" if at_most == 0 or method == "HEAD" else self._body(answer, where, at_most)
                     return Answer(str(url), answer.status_code, answer.headers, data)
                 target = url.join(answer.headers["location"])
             if url.scheme == "https" and target.scheme != "https":
@@ -158,7 +159,7 @@ class Asker:
             url = target
         raise LyingError(f"{where}: more than {MAX_REDIRECTS} redirects")
 
-    def _body(self, answer: httpx.Response, where: str) -> bytes:
+    def _body(self, answer: httpx.Response, where: str, at_most: int | None) -> bytes:
         encoding = answer.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise LyingError(f"{where}: answers compressed ({shown(encoding, 20)}) though asked not to")
@@ -166,6 +167,8 @@ class Asker:
         for chunk in answer.iter_raw(64 * 1024):
             self.budget.take(len(chunk))
             data += chunk
+            if at_most is not None and len(data) >= at_most:
+                return bytes(data[:at_most])
             if len(data) > self._max_answer:
                 raise LyingError(
                     f"{where}: sends more than the {self._max_answer} bytes that one answer may have"

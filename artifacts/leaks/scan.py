@@ -20,7 +20,7 @@ from artifacts.leaks.ranged import AddressPolicy
 from artifacts.leaks.references import ReferenceSet
 from artifacts.leaks.sources import Access, Budget, Ledger
 from artifacts.leaks.suspects.opening import Problem, Suspect, open_file
-from artifacts.leaks.targets import HubOptions, Target, open_target
+from artifacts.leaks.targets import HubOptions, ObjectStoreOptions, Target, open_target
 from artifacts.leaks.verdict import ArtifactFinding, Outcome, Verdict, strongest
 
 OPAQUE_LIMIT = 0.25
@@ -82,22 +82,27 @@ def scan(
     limits: ScanLimits | None = None,
     addresses: AddressPolicy | None = None,
     hub: HubOptions | None = None,
+    objects: ObjectStoreOptions | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Verdict:
     """Judge one suspect.
 
     Args:
-        target: a path (file or folder), `http(s)://…`, or `hf:[datasets/|spaces/]owner/name[@revision]`.
+        target: a path (file or folder), `http(s)://…`, `hf:[datasets/|spaces/]owner/name[@revision]`, `s3://bucket/key`, or
+            `s3://bucket/prefix/`.
         references: what to look for.
         limits: what it may cost.
         addresses: which addresses may be asked; default: public ones only.
         hub: endpoint and token for `hf:` targets.
+        objects: endpoint and credentials for `s3:` targets.
         now: the clock that goes into the document.
 
     Returns:
         The verdict. Bad suspects and failing hosts do not raise: they are `inconclusive` with the reason.
     """
-    (verdict,) = scan_each(target, [references], limits=limits, addresses=addresses, hub=hub, now=now)
+    (verdict,) = scan_each(
+        target, [references], limits=limits, addresses=addresses, hub=hub, objects=objects, now=now
+    )
     return verdict
 
 
@@ -108,6 +113,7 @@ def scan_each(
     limits: ScanLimits | None = None,
     addresses: AddressPolicy | None = None,
     hub: HubOptions | None = None,
+    objects: ObjectStoreOptions | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Verdict]:
     """Judge one suspect against signatures of several sketch keys: one verdict a key; listing and headers are read once.
@@ -126,7 +132,13 @@ def scan_each(
     try:
         try:
             opened = open_target(
-                target, budget, ledger, addresses or AddressPolicy(), hub or HubOptions(), limits.max_files
+                target,
+                budget,
+                ledger,
+                addresses or AddressPolicy(),
+                hub or HubOptions(),
+                limits.max_files,
+                objects,
             )
         except UnreadableError as error:
             failure = str(error)

@@ -140,6 +140,7 @@ def open_target(
     addresses: AddressPolicy,
     hub: HubOptions,
     max_files: int,
+    objects: ObjectStoreOptions | None = None,
 ) -> Target:
     """Resolve a target (see `scan.scan`).
 
@@ -153,9 +154,13 @@ def open_target(
         return open_repository(text, budget, ledger, addresses, hub, max_files)
     if isinstance(target, str) and text.split(":", 1)[0].lower() in ("http", "https"):
         return _open_url(text, budget, ledger, addresses)
+    if isinstance(target, str) and text.startswith("s3://"):
+        from artifacts.leaks.objects import open_objects
+
+        return open_objects(text, budget, ledger, addresses, objects or ObjectStoreOptions(), max_files)
     if isinstance(target, str) and "://" in text:
         raise UnreadableError(
-            f"{shown(text.split('://', 1)[0], 20)}: only http, https, hf: and paths can be scanned"
+            f"{shown(text.split('://', 1)[0], 20)}: only http, https, hf:, s3: and paths can be scanned"
         )
     try:
         return _open_path(Path(target), budget, ledger, max_files)

@@ -88,7 +88,10 @@ def scan(
     out: Output,
     target: Annotated[
         str,
-        typer.Argument(metavar="TARGET", help="A file or folder, https://…, or hf:OWNER/NAME[@REVISION]."),
+        typer.Argument(
+            metavar="TARGET",
+            help="A file or folder, https://…, hf:OWNER/NAME[@REVISION], or s3://BUCKET/KEY (a prefix ends in /).",
+        ),
     ],
     key: KeyFile,
     signatures: Annotated[
@@ -101,12 +104,26 @@ def scan(
         typer.Option(help="Allow a private address or network, such as 10.0.0.0/8 or 127.0.0.1:8080."),
     ] = None,
     endpoint: Annotated[str, typer.Option(help="The Hub that `hf:` means.")] = "https://huggingface.co",
+    s3_endpoint: Annotated[
+        str | None, typer.Option(help="The object store that `s3:` means; by default Amazon's.")
+    ] = None,
+    s3_region: Annotated[str | None, typer.Option(help="The bucket's region.")] = None,
+    s3_anonymous: Annotated[
+        bool, typer.Option(help="Ask the object store unsigned, as anybody could.")
+    ] = False,
     save: Annotated[
         Path | None, typer.Option(help="Write the whole verdict here, so that others can repeat it.")
     ] = None,
 ) -> None:
     """Judge one suspect. Exit code 0: not ours; 1: ours, in part or whole; 11: it could not be judged."""
-    from artifacts.leaks import AddressPolicy, HubOptions, Outcome, ReferenceSet, ScanLimits
+    from artifacts.leaks import (
+        AddressPolicy,
+        HubOptions,
+        ObjectStoreOptions,
+        Outcome,
+        ReferenceSet,
+        ScanLimits,
+    )
     from artifacts.leaks import scan as judge
 
     sketch = key_of(key)
@@ -119,6 +136,7 @@ def scan(
             limits=ScanLimits(max_bytes=_bytes(max_bytes), max_seconds=seconds),
             addresses=AddressPolicy(allow=tuple(allow or ())),
             hub=HubOptions(endpoint=endpoint),
+            objects=ObjectStoreOptions(endpoint=s3_endpoint, region=s3_region, anonymous=s3_anonymous),
         )
     if save is not None:
         save.write_bytes(found.to_bytes())

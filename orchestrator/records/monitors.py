@@ -190,6 +190,7 @@ def moved(
     limits: Mapping[str, Any],
     notes: Sequence[str],
     done: bool,
+    saw: bool = True,
 ) -> Lease | None:
     """A poll worked: move the cursor, in the transaction that kept its candidates. None: the lease was lost meanwhile.
 
@@ -202,6 +203,7 @@ def moved(
         limits: as in `SourceStanding`.
         notes: as in `SourceStanding`.
         done: nothing more is to be read at once: the lease is given back.
+        saw: the source saw all that it should have; otherwise its last success stays where it was, and `failed` says why.
     """
     text = json.dumps(cursor, sort_keys=True)
     values: dict[str, Any] = {
@@ -210,12 +212,15 @@ def moved(
         "behind_seconds": behind_seconds,
         "limits": json.dumps(dict(limits)),
         "notes": json.dumps(list(notes)[:20]),
-        "trouble": None,
-        "error": None,
-        "failing_since": None,
-        "retry_at": None,
-        "last_success": now,
     }
+    if saw:
+        values |= {
+            "trouble": None,
+            "error": None,
+            "failing_since": None,
+            "retry_at": None,
+            "last_success": now,
+        }
     if done:
         values |= {"leased_by": None, "leased_until": None}
     same = (

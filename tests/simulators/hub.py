@@ -13,6 +13,7 @@ The protocol is in `hub_routes`, what it remembers in `hub_state`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import socket
 import threading
@@ -26,7 +27,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.simulators.hub_routes import Answer, Call, Routes
-from tests.simulators.hub_state import Repo, Request, State, User
+from tests.simulators.hub_state import Entry, Repo, Request, State, User
 
 
 @dataclass
@@ -106,12 +107,14 @@ class HubSimulator:
         private: bool = False,
         gated: str | bool = False,
         parameters: int | None = None,
+        storage: int | None = None,
         created: datetime | None = None,
         tags: tuple[str, ...] = (),
     ) -> Repo:
         """A repository made by somebody, somewhere; `created` also sets when it was last modified."""
         repo = self.state.create(repo_id, kind=kind, private=private)
         repo.gated, repo.parameters, repo.card_tags = gated, parameters, tags
+        repo.storage = storage
         if created:
             repo.created = repo.modified = created
         return repo
@@ -175,8 +178,25 @@ class HubSimulator:
         self._limit = (calls, per_s)
         self._recent.clear()
 
+    def many_files(self, repo_id: str, count: int, size: int = 1_000_000) -> str:
+        """A commit of so many large files at once, without their bytes: for listings."""
+        digests = (hashlib.sha256(f"{repo_id}{i}".encode()).hexdigest() for i in range(count))
+        entries = {f"part-{i:06}.bin": Entry(size, d[:40], d, d) for i, d in enumerate(digests)}
+        repo = self.get(repo_id)
+        made, _ = self.state.commit(repo, "main", entries, (), title="upload", author="somebody")
+        return made.oid
+
+    def same_page_for_ever(self) -> None:
+        """From now on, the next page of every listing is its first page under another address."""
+        self.routes.endless = True
+
+    def next_page_at(self, address: str) -> None:
+        """From now on, listings say that their next page is at `address`."""
+        self.routes.next_link, self.routes.endless = address, True
+
     def calm(self) -> None:
-        """No faults, no limit, an empty request log."""
+        """No faults, no limit, no lies, an empty request log."""
+        self.routes.endless, self.routes.next_link = False, ""
         self._faults.clear()
         self._limit = None
         self.requests.clear()
@@ -191,24 +211,27 @@ class HubSimulator:
                     return fault
         return None
 
-    def _limited(self, user: User | None) -> Answer | None:
+    def _limited(self, user: User | None) -> Answer | dict[str, str]:
+        """The refusal, or the headers that the answer gets."""
         if self._limit is None:
-            return None
+            return {}
         calls, per_s = self._limit
         with self.state.lock:
             recent = self._recent.setdefault(user and user.name, deque())
             now = time.monotonic()
             while recent and recent[0] <= now - per_s:
                 recent.popleft()
-            if len(recent) < calls:
+            refused = len(recent) >= calls
+            if not refused:
                 recent.append(now)
-                return None
             wait = recent[0] + per_s - now
         headers = {
-            "Retry-After": str(int(wait) + 1),
-            "RateLimit": f'"api";r=0;t={int(wait) + 1}',
+            "RateLimit": f'"api";r={calls - len(recent)};t={int(wait) + 1}',
             "RateLimit-Policy": f'"fixed window";"api";q={calls};w={int(per_s) or 1}',
         }
+        if not refused:
+            return headers
+        headers["Retry-After"] = str(int(wait) + 1)
         return Answer(429, json.dumps({"error": "We had to rate limit you"}).encode(), headers)
 
 
@@ -220,6 +243,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     simulator: HubSimulator
     timeout = 60
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(timestamp or self.simulator.state.now().timestamp())
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
@@ -268,12 +294,14 @@ class _Handler(BaseHTTPRequestHandler):
         if token and user is None:
             message = "Invalid credentials in Authorization header"
             return Answer(401, json.dumps({"error": message}).encode(), {"X-Error-Message": message})
-        if url.path.startswith("/api/") and (limited := hub._limited(user)):
+        limited = hub._limited(user) if url.path.startswith("/api/") else {}
+        if isinstance(limited, Answer):
             return limited
         query = parse_qs(url.query, keep_blank_values=True)
         call = Call(self.command, url.path, query, headers, body, user, hub.endpoint, hub.storage)
         with hub.state.lock:
             answer = hub.routes.answer(call)
+        answer.headers.update(limited)
         return self._ranged(answer, headers.get("range"), fault.kind if fault else None)
 
     def _ranged(self, answer: Answer, asked: str | None, kind: int | str | None) -> Answer:

@@ -77,6 +77,9 @@ class Routes:
         self.chunk_size = 5 * 1024 * 1024
         self.page = 100
         self.url_life_s = 3600
+        self.endless = False  # listings whose next page is always the same page
+        self.next_link = ""  # where listings say that their next page is
+        self._tree: tuple[tuple[str, str, bool, bool], list[dict[str, Any]]] | None = None
         self.xet_cas: str | None = None  # where Xet's content store would be; None: this Hub knows no Xet
 
     def answer(self, call: Call) -> Answer:
@@ -130,6 +133,28 @@ class Routes:
             headers["Link"] = f'<{url}>; rel="next"'
         return as_json(items[start : start + size], **headers)
 
+    def tree_items(self, commit: Commit, base: str, *, recursive: bool, expand: bool) -> list[dict[str, Any]]:
+        """The rows below a folder; kept for the next page of the same listing."""
+        asked = (commit.oid, base, recursive, expand)
+        if self._tree is not None and self._tree[0] == asked:
+            return self._tree[1]
+        items: dict[str, dict[str, Any]] = {}
+        for path, entry in sorted(commit.files.items()):
+            if base and not path.startswith(base + "/"):
+                continue
+            rest = path[len(base) + 1 :] if base else path
+            folders = rest.split("/")[:-1]
+            for depth in range(1, len(folders) + 1):
+                name = "/".join([*filter(None, [base]), *folders[:depth]])
+                oid = hashlib.sha1(f"{commit.oid}{name}".encode()).hexdigest()
+                items.setdefault(name, {"type": "directory", "oid": oid, "size": 0, "path": name})
+                if not recursive:
+                    break
+            if recursive or not folders:
+                items[path] = self.file_json(path, entry, commit if expand else None)
+        self._tree = (asked, list(items.values()))
+        return self._tree[1]
+
     def file_json(self, path: str, entry: Entry, commit: Commit | None = None) -> dict[str, Any]:
         item: dict[str, Any] = {"type": "file", "oid": entry.oid, "size": entry.size, "path": path}
         if entry.sha256:
@@ -138,6 +163,15 @@ class Routes:
         if commit:
             item["lastCommit"] = {"id": commit.oid, "title": commit.title, "date": stamp(commit.date)}
         return item
+
+    def listed_json(self, repo: Repo, expand: list[str], *, full: bool) -> dict[str, Any]:
+        """A row of a listing: with `expand`, nothing but what was asked for."""
+        item = self.info_json(repo, repo.head, full=full)
+        held = sum(e.size for e in repo.head.files.values())
+        item["usedStorage"] = held if repo.storage is None else repo.storage
+        if expand:
+            return {k: v for k, v in item.items() if k in {*expand, "_id", "id", "modelId"}}
+        return item if full else {k: v for k, v in item.items() if k not in {"usedStorage", "lastModified"}}
 
     def info_json(self, repo: Repo, commit: Commit, *, full: bool, blobs: bool = False) -> dict[str, Any]:
         tags = list(repo.card_tags)
@@ -300,24 +334,12 @@ def tree(routes: Routes, call: Call) -> Answer:
     repo = routes.repo(call)
     commit = repo.at(call.args["rev"])
     base = call.args.get("path", "").strip("/")
-    inside = {p: e for p, e in commit.files.items() if not base or p.startswith(base + "/")}
-    if base and not inside:
-        raise Refused(404, f"{base} does not exist on '{call.args['rev']}'", "EntryNotFound")
+    expand = call.get("expand") in {"True", "true", "1"}
     recursive = call.get("recursive") in {"True", "true", "1"}
-    last = commit if call.get("expand") in {"True", "true", "1"} else None
-    items: dict[str, dict[str, Any]] = {}
-    for path, entry in sorted(inside.items()):
-        rest = path[len(base) + 1 :] if base else path
-        folders = rest.split("/")[:-1]
-        for depth in range(1, len(folders) + 1):
-            name = "/".join([*filter(None, [base]), *folders[:depth]])
-            oid = hashlib.sha1(f"{commit.oid}{name}".encode()).hexdigest()
-            items.setdefault(name, {"type": "directory", "oid": oid, "size": 0, "path": name})
-            if not recursive:
-                break
-        if recursive or not folders:
-            items[path] = routes.file_json(path, entry, last)
-    return routes.paged(call, list(items.values()))
+    items = routes.tree_items(commit, base, recursive=recursive, expand=expand)
+    if base and not items:
+        raise Refused(404, f"{base} does not exist on '{call.args['rev']}'", "EntryNotFound")
+    return routes.paged(call, items, routes.page if expand else 10 * routes.page)
 
 
 @route("POST", f"/api/{REPO}/paths-info/(?P<rev>.+)")
@@ -585,6 +607,24 @@ def listing(routes: Routes, call: Call) -> Answer:
     key = {"createdAt": lambda r: r.created, "lastModified": lambda r: r.modified}.get(
         sort, lambda r: r.created
     )
-    found.sort(key=key, reverse=call.get("direction", "-1") == "-1")
+    found.sort(key=lambda r: r.id)
+    found.sort(key=lambda r: stamp(key(r)), reverse=call.get("direction", "-1") == "-1")
+    size = min(int(call.get("limit", str(routes.page))), 1000)
+    if where := call.get(
+        "cursor"
+    ):  # the Hub's cursors name the last entry, so that newer ones push nothing away
+        date, name = json.loads(base64.urlsafe_b64decode(where))
+        found = [r for r in found if stamp(key(r)) < date or (stamp(key(r)) == date and r.id > name)]
+    shown = found[:size]
+    headers = {}
+    if len(found) > size or (routes.endless and shown):
+        cursor = base64.urlsafe_b64encode(json.dumps([stamp(key(shown[-1])), shown[-1].id]).encode()).decode()
+        query = [(k, v) for k, vs in call.query.items() for v in vs if k not in {"cursor", "n"}]
+        if routes.endless:  # another address each time, and always the same behind it
+            query.append(("n", str(int(call.get("n", "0")) + 1)))
+        else:
+            query.append(("cursor", cursor))
+        url = routes.next_link or f"{call.endpoint}{quote(call.path)}?{urlencode(query)}"
+        headers["Link"] = f'<{url}>; rel="next"'
     full = call.get("full").lower() == "true"
-    return routes.paged(call, [routes.info_json(r, r.head, full=full) for r in found])
+    return as_json([routes.listed_json(r, call.query.get("expand", []), full=full) for r in shown], **headers)

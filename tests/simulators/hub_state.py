@@ -80,6 +80,7 @@ class Repo:
     access: dict[str, Request] = field(default_factory=dict)
     large: set[str] = field(default_factory=set)  # SHA-256 of large files uploaded to this repository
     parameters: int | None = None
+    storage: int | None = None  # what listings say instead of the files' sizes
     card_tags: tuple[str, ...] = ()
     modified: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 

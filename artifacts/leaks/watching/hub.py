@@ -43,6 +43,10 @@ _IDENTITY = re.compile(r"^[\w.-]{1,96}(/[\w.-]{1,96})?$", re.ASCII)
 _LITERAL = re.compile(r"[\w.-]+", re.ASCII)
 
 
+_TIMES = ("mark", "at", "top", "began", "server", "floor", "last")
+_SLACK = timedelta(seconds=5)  # a server's Date is in whole seconds, and made after the listing
+
+
 @dataclass(frozen=True)
 class _Lane:
     """One listing that is followed: what of, filtered how, in which order."""
@@ -72,6 +76,7 @@ class _Place:
     seen: list[str] = field(default_factory=list)  # of what was given since the mark, less the overlap
     top: datetime | None = None  # of the pass under way: the mark when it is complete
     began: datetime | None = None
+    server: datetime | None = None  # the Hub's clock when it began
     floor: datetime | None = None
     link: str | None = None  # the page where the pass goes on; None: the first
     last: datetime | None = None  # the time of the last entry that was looked at
@@ -79,7 +84,7 @@ class _Place:
 
     def text(self) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        for name in ("mark", "at", "top", "began", "floor", "last"):
+        for name in _TIMES:
             value = getattr(self, name)
             if value is not None:
                 out[name] = to_text(value)
@@ -91,7 +96,7 @@ class _Place:
     @classmethod
     def of(cls, text: dict[str, Any]) -> _Place:
         place = cls(link=text.get("link"), seen=list(text.get("seen", [])), given=list(text.get("given", [])))
-        for name in ("mark", "at", "top", "began", "floor", "last"):
+        for name in _TIMES:
             if name in text:
                 setattr(place, name, from_text(text[name]))
         return place
@@ -100,9 +105,11 @@ class _Place:
         if complete:
             assert self.began is not None, "a pass that ends has begun"
             # A mark ahead of our clock would hide what is stamped rightly afterwards.
-            self.mark = min(self.top, self.began) if self.top else self.mark or self.floor or now
+            # What comes later is stamped by the Hub's clock as it is now, or, if that steps back, see `_begin`.
+            clocks = [self.began] if self.server is None else [self.began, self.server]
+            self.mark = min(self.top, *clocks) if self.top else self.mark or self.floor or now
             self.at, self.seen = self.began, self.given[:keep]
-        self.top = self.began = self.floor = self.link = self.last = None
+        self.top = self.began = self.server = self.floor = self.link = self.last = None
         self.given = []
 
 
@@ -215,6 +222,10 @@ class _Run:
         return every is not None and abs(self.now - place.at) >= timedelta(hours=every)
 
     def _polled(self, poll: Poll, done: int, *, unfinished: bool, wait: float | None = None) -> Polled:
+        if poll.rested:
+            self.notes.append(
+                "stopped where the server's rate limit ends; it goes on when the window starts again"
+            )
         marks = [
             p.mark or self.now - timedelta(hours=self.setting.start_hours)
             for lane in self.lanes
@@ -228,7 +239,7 @@ class _Run:
         return Polled(
             candidates=tuple(self.found.values()),
             cursor=cursor,
-            more=unfinished and not self.failed,
+            more=unfinished and not self.failed and not poll.rested,
             limits=poll.limits(wait),
             notes=tuple(dict.fromkeys(self.notes)),
             failed="; ".join(self.failed[:3]),
@@ -240,6 +251,7 @@ class _Run:
     def _begin(self, lane: _Lane, place: _Place, poll: Poll) -> None:
         """The floor of a new pass: the mark, or lower where a clock went back, less the overlap."""
         place.began = self.now
+        place.server = poll.server_now - _SLACK if poll.server_now is not None else None
         overlap = timedelta(minutes=self.setting.overlap_minutes)
         if lane.order == "full":
             place.floor = None
@@ -248,7 +260,7 @@ class _Run:
         if mark is None:
             place.floor = self.now - timedelta(hours=self.setting.start_hours) - overlap
             return
-        server = poll.server_now
+        server = place.server
         if server is not None and place.at is not None:
             mark = min(mark, server - max(timedelta(), self.now - place.at))
         place.floor = min(mark, self.now) - overlap

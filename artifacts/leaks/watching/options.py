@@ -42,6 +42,8 @@ class Options:
         objects: credentials of object stores.
         url_headers: headers (`Authorization`) for named addresses, by host name; sent to that host alone.
         submissions: queues of reports and the like, by name.
+        decoys: names of honey tokens by the SHA-256 of the decoy's content, or by an address or key that only it has: a
+            candidate that carries one is a sighting, whatever source it comes from.
         limits: of every poll.
         now: the clock; UTC.
     """
@@ -51,5 +53,6 @@ class Options:
     objects: ObjectStoreOptions = field(default_factory=ObjectStoreOptions)
     url_headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     submissions: Mapping[str, SubmissionQueue] = field(default_factory=dict)
+    decoys: Mapping[str, str] = field(default_factory=dict)
     limits: PollLimits = field(default_factory=PollLimits)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)

@@ -62,6 +62,11 @@ class Poll:
             update={"requests": self.budget.requests_used, "retry_after_s": retry_after_s}
         )
 
+    @property
+    def rested(self) -> bool:
+        """Whether the server said that no request is left in its window."""
+        return self._limits.remaining == 0
+
     def can_ask(self, requests: int = 1) -> bool:
         """Whether the budget, and what the server said is left, allow so many requests more."""
         left = self.budget.max_requests - self.budget.requests_used

@@ -1,16 +1,19 @@
-"""What people and outside monitors hand in, turned into candidates. The service keeps the queue; this reads it."""
+"""What people and outside monitors hand in, turned into candidates. The service keeps the queue; this reads it.
+
+A place that was reported is looked at each time that somebody reports it: its key carries the report's id, since what is there may
+have changed since the last one. Content (a digest, a torrent) has the key of the content.
+"""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from artifacts.leaks.errors import shown
-from artifacts.leaks.watching.base import Candidate, Cursor, Digests, Polled, SourceError, Submission, Trouble
+from artifacts.leaks.watching.base import Candidate, Cursor, Polled, SourceError, Submission, Trouble
 from artifacts.leaks.watching.options import Options
 from artifacts.leaks.watching.settings import ReportsWatch
-
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+from artifacts.leaks.watching.submitted import LinkError, candidate_of_link, candidate_of_torrent
+from artifacts.leaks.watching.torrents import MAX_TORRENT, TorrentError
 
 
 class SubmissionSource:
@@ -30,38 +33,40 @@ class SubmissionSource:
         if not isinstance(position, int):
             raise SourceError(f"{self.name}: the cursor is not one of this source", Trouble.SETTING)
         found = self._queue.after(position, limit)
-        candidates: list[Candidate] = []
+        candidates: dict[str, Candidate] = {}
         notes: list[str] = []
         for item in found:
             position = max(position, item.position)
             try:
-                candidates.append(self._candidate(item))
-            except ValueError as error:
-                notes.append(f"submission {shown(item.id, 60)}: {error}")
+                made = self._candidate(item)
+            except (LinkError, TorrentError, OSError) as error:
+                said = error.strerror if isinstance(error, OSError) else error
+                notes.append(f"submission {shown(item.id, 60)}: {said}")
+                continue
+            candidates.setdefault(made.key, made)
         return Polled(
-            candidates=tuple(candidates),
+            candidates=tuple(candidates.values()),
             cursor={"position": position},
             more=len(found) >= limit,
             notes=tuple(notes),
         )
 
     def _candidate(self, item: Submission) -> Candidate:
-        value = item.value.strip()
-        digests: tuple[Digests, ...] = ()
-        key, target, size = f"report:{item.id}", value, None
-        if item.what == "sha256":
-            if not _SHA256.match(value.lower()):
-                raise ValueError("not a SHA-256 in hex")
-            key, target, digests = f"sha256:{value.lower()}", "", (Digests(path="", sha256=value.lower()),)
-        elif item.what == "file":
-            size = Path(value).stat().st_size if Path(value).is_file() else None
-        return Candidate(
-            source=self.name,
-            key=key,
-            target=target,
-            title=shown(f"{item.what} {value}", 300),
-            size=size,
-            seen_at=item.at,
-            digests=digests,
-            detail={"submission": item.id, "via": item.via, "note": shown(item.note, 1_000)},
-        )
+        detail = {"submission": item.id, "via": item.via, "note": shown(item.note, 1_000)}
+        if item.what == "torrent":
+            with Path(item.value).open("rb") as file:
+                data = file.read(MAX_TORRENT + 1)
+            return candidate_of_torrent(self.name, data, item.at, detail)
+        if item.what == "file":
+            path = Path(item.value)
+            return Candidate(
+                source=self.name,
+                key=f"report:{item.id}",
+                target=str(path),
+                title=shown(f"file {path.name}", 300),
+                size=path.stat().st_size,
+                seen_at=item.at,
+                detail=detail,
+            )
+        made = candidate_of_link(self.name, item.value, item.at, detail)
+        return made.model_copy(update={"key": f"report:{item.id}"}) if made.target else made
