@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.backup.commands import app as backup_app
+
 if TYPE_CHECKING:
     from infra.settings import Settings
     from infra.stack_state import StackState
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the service.")
+
+app.add_typer(backup_app, name="backup")
 
 _Dev = Annotated[bool, typer.Option("--dev", help="allow what is insecure, and say so loudly")]
 _DataDir = Annotated[Path | None, typer.Option("--data-dir", help="the stack's folder (SLUICE_DATA_DIR)")]
