@@ -83,3 +83,10 @@ def test_each_alert_says_what_to_do():
         for rule in group["rules"]:
             assert rule["labels"]["severity"] in {"page", "ticket"}
             assert set(rule["annotations"]) == {"summary", "action"}
+
+
+def test_the_runbook_names_each_alert_with_its_severity():
+    page = (ROOT / "docs/operate.md").read_text()
+    told = dict(re.findall(r"^\| (Sluice\w+) \| (page|ticket) \| \S", page, re.MULTILINE))
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    assert told == {rule["alert"]: rule["labels"]["severity"] for rule in rules}
