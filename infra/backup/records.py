@@ -209,10 +209,10 @@ def refuse_unless_empty(engine: Engine) -> None:
                 raise BackupError(f"{there} exists: a restore never overwrites. Move it away, and keep it.")
         return
     with told(), engine.connect() as connection:
-        there = inspect(connection).get_table_names()
-    if there:
+        tables = inspect(connection).get_table_names()
+    if tables:
         raise BackupError(
-            f"the database has tables already (`{there[0]}`): a restore never overwrites. Make another, empty database."
+            f"the database has tables already (`{tables[0]}`): a restore never overwrites. Make another, empty database."
         )
 
 
