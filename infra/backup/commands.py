@@ -204,6 +204,7 @@ def _told() -> Iterator[None]:
         TemporalError,
         TrustError,
         RPCError,
+        OSError,  # a full disk, rights: its text names the file
     )
     try:
         yield

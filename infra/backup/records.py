@@ -10,8 +10,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import Engine, inspect, text
-from sqlalchemy.exc import DBAPIError
 
 from infra.backup.manifest import BackupError, Manifest, copy_private
 from orchestrator.domain.errors import Malformed
@@ -43,6 +43,15 @@ def take(engine: Engine, folder: Path) -> list[str]:
     if engine.dialect.name == "sqlite":
         return _take_sqlite(database_file(engine), folder / SQLITE)
     (folder / FOLDER).mkdir(mode=0o700)
+    try:
+        return _take_tables(engine, folder / FOLDER)
+    except psycopg.Error as error:  # the driver's own, since COPY goes past SQLAlchemy
+        raise BackupError(
+            f"PostgreSQL broke off the copy: {type(error).__name__}; make another backup"
+        ) from None
+
+
+def _take_tables(engine: Engine, folder: Path) -> list[str]:
     with reading(engine) as session:
         connection = session.connection()
         connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -56,9 +65,7 @@ def take(engine: Engine, folder: Path) -> list[str]:
             order = f" ORDER BY {_columns(key)}" if key else ""
             columns = _columns([column["name"] for column in inspector.get_columns(name)])
             query = f'COPY (SELECT {columns} FROM "{name}"{order}) TO STDOUT'  # noqa: S608 - names of our own tables
-            descriptor = os.open(
-                folder / FOLDER / f"{name}.copy", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
-            )
+            descriptor = os.open(folder / f"{name}.copy", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file, driver.cursor() as cursor, cursor.copy(query) as copy:
                 file.write(f"{columns}\n".encode())
                 for data in copy:
@@ -249,8 +256,10 @@ def put_back(folder: Path, manifest: Manifest, engine: Engine) -> None:
                     with cursor.copy(f'COPY "{name}" ({columns}) FROM STDIN') as copy:
                         while data := file.read(1 << 20):
                             copy.write(data)
-    except DBAPIError as error:
-        raise BackupError(f"PostgreSQL refuses the backup's rows: {type(error.orig).__name__}") from None
+    except (
+        psycopg.Error
+    ) as error:  # the driver's own, since COPY goes past SQLAlchemy; its words may quote a row
+        raise BackupError(f"PostgreSQL refuses the backup's rows: {type(error).__name__}") from None
 
 
 def _put_back_file(source: Path, target: Path) -> None:

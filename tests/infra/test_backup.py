@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import os
 import shutil
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -210,7 +214,7 @@ def hold(number: int) -> cmd.Hold | cmd.Resume:
 
 @pytest.mark.stack
 async def test_what_is_missing_after_a_restore_is_named_exactly_and_can_be_written_back(
-    site, tmp_path, temporal_client
+    site, tmp_path, temporal_client, temporal_server
 ):
     client, release, later = temporal_client, f"r-{uuid4().hex[:8]}", f"r-{uuid4().hex[:8]}"
     done = RecordActivities(site.engine)
@@ -289,6 +293,17 @@ async def test_what_is_missing_after_a_restore_is_named_exactly_and_can_be_writt
     second = reconciling.compare_with_notes(site.engine, notes, None)
     assert (second.fits, second.size, second.other) == (True, total, total - kept[release])
 
+    told = command(site, temporal_server, "--custody-memory", "--notes", str(notes), memory=memory)
+    assert told.returncode == 1, told.stderr
+    report = json.loads(told.stdout)
+    assert (report["complete"], report["replayed"]) == (False, 0)
+    assert {
+        one["release"]: [event["seq"] for event in one["missing"]]
+        for one in report["releases"]
+        if one["release"] in lost
+    } == behind_by
+    assert [(one["size"], one["fits"]) for one in report["witnesses"]] == [(total, True)] * 2
+
     written = reconciling.replay_missing(site.engine, found, behind, "op")
     assert written == total - kept[release]
     again, _ = await found_of(site, client, release, later)
@@ -310,6 +325,28 @@ async def test_what_is_missing_after_a_restore_is_named_exactly_and_can_be_writt
         async with worker(threads):
             outcome = await send(release, 4)
     assert (outcome.seq, outcome.repeated) == (len(lost[release]) + 1, False)
+
+
+def command(site: Site, server, *options: str, memory: str) -> subprocess.CompletedProcess[str]:
+    """`sluice backup reconcile --json`, as an operator runs it."""
+    keys = site.folder / "codec.keys"
+    keys.write_text(f"test-1:{base64.b64encode(bytes(range(32))).decode()}\n")
+    keys.chmod(0o600)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")},
+        "SLUICE_TEMPORAL_ADDRESS": server.address,
+        "SLUICE_TEMPORAL_NAMESPACE": server.namespace,
+        "SLUICE_CODEC_KEYS_FILE": str(keys),
+        "SLUICE_CUSTODY_DATABASE_URL": memory,
+    }
+    words = ["backup", "reconcile", "--json", "--dev", "--data-dir", str(site.folder), *options]
+    return subprocess.run(
+        [sys.executable, "-m", "infra.cli", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def events_of(site: Site, release: str) -> list[event_log.StoredEvent]:
