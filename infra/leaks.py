@@ -47,20 +47,30 @@ def read_sources(settings: Settings, engine: Engine) -> dict[str, Source]:
         InvalidSettingError: the file, or one of its sources, cannot be used.
     """
     specs: list[dict[str, Any]] = []
+    decoys: dict[str, str] = {}
     path = settings.leak_sources_file
     if path is not None:
         try:
             document = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InvalidSettingError(f"SLUICE_LEAK_SOURCES_FILE: {path}: {error}") from None
-        specs = (document or {}).get("sources", []) if isinstance(document, dict) else []
+        document = document if isinstance(document, dict) else {}
+        specs = document.get("sources", [])
         if not isinstance(specs, list) or not all(isinstance(spec, dict) for spec in specs):
             raise InvalidSettingError(f"SLUICE_LEAK_SOURCES_FILE: {path}: expected `sources:` with a list")
+        decoys = document.get("decoys") or {}
+        if not isinstance(decoys, dict) or not all(
+            isinstance(v, str) for pair in decoys.items() for v in pair
+        ):
+            raise InvalidSettingError(
+                f"SLUICE_LEAK_SOURCES_FILE: {path}: expected `decoys:` with digests or addresses and their names"
+            )
     named = {str(spec.get("name")) for spec in specs}
     specs += [{"kind": _KIND_OF[name], "name": name} for name in HANDED_IN if name not in named]
     options = Options(
         addresses=AddressPolicy(allow=settings.leak_allow_addresses),
         hub=hub_options(settings),
+        decoys=decoys,
         submissions={
             str(spec.get("queue") or spec.get("name")): ReportQueue(
                 engine, str(spec.get("queue") or spec.get("name")), settings.data_dir / "monitor" / "torrents"

@@ -175,3 +175,26 @@ def test_a_sources_own_mistake_is_blindness_not_quiet(polling: Polling, listing:
     assert polling.poll("nobody", "a", Beat()).state == "blind"
     unknown = standing(engine, "nobody")
     assert (unknown.configured, unknown.trouble) == (False, "setting")
+
+
+def test_what_was_seen_in_part_is_kept_and_the_source_is_blind_all_the_same(
+    engine: Engine, polling: Polling, listing: Listing, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing.publish(3)
+    polling.poll("listing", "a", Beat())
+    seen = clock.now
+    listing.publish(2)
+    whole = listing.poll
+    monkeypatch.setattr(
+        listing,
+        "poll",
+        lambda cursor, limit: whole(cursor, limit).model_copy(update={"failed": "spaces: 500"}),
+    )
+    clock.now += timedelta(minutes=5)
+    result = polling.poll("listing", "a", Beat())
+    assert (result.state, result.new) == ("blind", 2)
+    assert kept(engine) == 5
+    with database.reading(engine) as session:
+        standing = monitors.get(session, "listing")
+    assert standing.last_success == seen
+    assert standing.error == "spaces: 500"
