@@ -6,7 +6,7 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from artifacts.leaks import AddressPolicy
@@ -14,7 +14,8 @@ from artifacts.leaks.watching import HubOptions, Options, PollLimits, SourceErro
 from tests.simulators.hub import HubSimulator
 
 STEP = st.one_of(
-    st.tuples(st.just("new"), st.integers(1, 60)),
+    st.tuples(st.just("drain"), st.just(0)),
+    st.tuples(st.just("new"), st.integers(1, 30)),
     st.tuples(st.just("change"), st.integers(0, 1_000)),
     st.tuples(st.just("delete"), st.integers(0, 1_000)),
     st.tuples(st.just("poll"), st.integers(1, 40)),
@@ -29,7 +30,7 @@ STEP = st.one_of(
 class World:
     """A Hub, a source with a clock of its own, and what was given so far."""
 
-    def __init__(self, hub: HubSimulator, *, full: bool) -> None:
+    def __init__(self, hub: HubSimulator, *, full: bool, order: str = "") -> None:
         self.hub = hub
         self.full = full
         self.skew = timedelta()
@@ -42,8 +43,16 @@ class World:
             now=lambda: datetime.now(UTC) + self.elapsed + self.skew,
         )
         self.elapsed = timedelta()
-        spec = {"kind": "hub", "name": "hub", "repositories": ["models"], "min_bytes": 0}
+        spec = {
+            "kind": "hub",
+            "name": "hub",
+            "repositories": ["models"],
+            "min_bytes": 0,
+            "overlap_minutes": 0,
+        }
         self.source = open_source(spec | ({"full_every_hours": 24} if full else {}), options)
+        if order:  # one order alone, so that the other cannot make up for what it misses
+            self.source._lanes = [lane for lane in self.source._lanes if lane.order == order]
         self.cursor: dict | None = None
         self.kept: dict[str, str] = {}  # key to target
         self.count = 0
@@ -72,9 +81,9 @@ class World:
         return {f"hf:{r.id}@{r.head.oid}" for r in self.hub.state.repos.values()}
 
 
-def _campaign(steps: list[tuple[str, object]], *, full: bool) -> None:
+def _campaign(steps: list[tuple[str, object]], *, full: bool, order: str = "") -> None:
     with HubSimulator() as hub:
-        world = World(hub, full=full)
+        world = World(hub, full=full, order=order)
         world.drain()
         for what, value in steps:
             _do(world, what, value)
@@ -92,20 +101,48 @@ _SETTINGS = settings(
     max_examples=int(os.environ.get("WATCH_EXAMPLES", "12")),
     deadline=None,
     derandomize=True,
+    phases=[Phase.explicit, Phase.generate],  # shrinking against a server takes hours
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
 @_SETTINGS
-@given(st.lists(STEP, min_size=5, max_size=30))
+@given(st.lists(STEP, min_size=10, max_size=40))
 def test_with_the_dates_alone_nothing_is_lost_and_nothing_has_two_keys(
     steps: list[tuple[str, object]],
 ) -> None:
     _campaign([s for s in steps if s[0] != "our clock"], full=False)
 
 
+INTERRUPTED = [
+    ("new", 30),
+    ("time", 3_000),
+    ("poll", 5),
+    ("new", 3),
+    ("time", 3_000),
+    ("poll", 7),
+    ("crash", 9),
+]
+STEPPING = [
+    ("new", 25), ("time", 9_000), ("drain", 0), ("hub clock", -5_000), ("new", 10), ("poll", 3), ("time", 900),
+    ("hub clock", 5_000), ("new", 4), ("fault", 503), ("poll", 5), ("time", 9_000),
+]  # fmt: skip
+
+
 @_SETTINGS
-@given(st.lists(STEP, min_size=5, max_size=30))
+@example("created_at", INTERRUPTED)
+@example("last_modified", INTERRUPTED)
+@example("created_at", STEPPING)
+@example("last_modified", STEPPING)
+@given(st.sampled_from(["created_at", "last_modified"]), st.lists(STEP, min_size=10, max_size=40))
+def test_each_order_loses_nothing_by_itself(order: str, steps: list[tuple[str, object]]) -> None:
+    left_out = {"our clock", "change"} if order == "created_at" else {"our clock"}
+    _campaign([s for s in steps if s[0] not in left_out], full=False, order=order)
+
+
+@_SETTINGS
+@given(st.lists(STEP, min_size=10, max_size=40))
 def test_with_full_passes_clocks_may_do_as_they_like(steps: list[tuple[str, object]]) -> None:
     _campaign(steps, full=True)
 
@@ -124,6 +161,8 @@ def _do(world: World, what: str, value: object) -> None:
     elif what == "delete" and repos:
         gone = repos[int(value) % len(repos)]
         del hub.state.repos["model", gone.id.lower()]
+    elif what == "drain":
+        world.drain()
     elif what == "poll":
         world.poll(int(value))
     elif what == "crash":
