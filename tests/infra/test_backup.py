@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from activities.custody.memory import CustodyMemory, SeenLeaf
 from activities.custody.second_place import Folder
+from activities.custody.watch import LogWatch
 from activities.records import RecordActivities
 from infra.backup import making, reconciling
 from infra.backup.manifest import NAME, BackupError
@@ -36,6 +37,7 @@ from orchestrator.records import audit, event_log
 from orchestrator.records.database import connect, reading, writing
 from orchestrator.records.migrate import migrate
 from orchestrator.trust.checkpoints import Checkpoint
+from orchestrator.trust.errors import LogRewritten
 from orchestrator.trust.merkle import CompactTree
 from tests.records.story import Story
 from tests.support.plans import MANAGER, five_stage_plan
@@ -304,6 +306,7 @@ async def test_what_is_missing_after_a_restore_is_named_exactly_and_can_be_writt
     } == behind_by
     assert [(one["size"], one["fits"]) for one in report["witnesses"]] == [(total, True)] * 2
 
+    assert not trusts(site, memory)
     written = reconciling.replay_missing(site.engine, found, behind, "op")
     assert written == total - kept[release]
     again, _ = await found_of(site, client, release, later)
@@ -320,6 +323,11 @@ async def test_what_is_missing_after_a_restore_is_named_exactly_and_can_be_writt
         told = [json.loads(leaf.body) for leaf in audit.leaves(session, 0) if leaf.kind == "admin"]
     assert [(one["action"], one["by"]) for one in told] == [("events_replayed", "op")] * 2
     assert not reconciling.compare_with_notes(site.engine, notes, None).fits
+
+    held_against = reconciling.compare_with_memory(site.engine, memory)
+    assert held_against.differs_at is not None
+    assert not trusts(site, memory)  # the same events at other places: another log
+    assert trusts(site, f"sqlite:///{tmp_path}/new-memory.db")  # the old one set aside, deliberately
 
     with ThreadPoolExecutor(4) as threads:
         async with worker(threads):
@@ -374,6 +382,18 @@ async def found_of(site, client, *releases):
             return ours, behind
         await asyncio.sleep(0.1)
     raise AssertionError(f"Temporal lists {[one.release for one in found]}")
+
+
+def trusts(site: Site, memory: str) -> bool:
+    """Whether a custody with this memory takes the log as it stands."""
+    kept = CustodyMemory(memory)
+    try:
+        LogWatch(site.engine, kept, lambda: datetime.now(UTC)).catch_up()
+    except LogRewritten:
+        return False
+    finally:
+        kept.close()
+    return True
 
 
 def remembered(site: Site, folder: Path) -> str:
