@@ -26,6 +26,7 @@ from activities.custody.memory import CustodyMemory, SeenLeaf
 from activities.custody.second_place import Folder
 from activities.custody.watch import LogWatch
 from activities.records import RecordActivities
+from artifacts.stores.directory import DirectoryStore
 from infra.backup import making, reconciling
 from infra.backup.manifest import NAME, BackupError
 from infra.cli import app
@@ -125,6 +126,26 @@ def test_restoring_gives_the_same_and_never_overwrites(site, tmp_path):
         assert audit.head(session).size == 2
         assert len(event_log.check_events(session, "alpha")) == 2
     assert (site.store / "artifacts/a1/part-0").read_bytes() == b"sealed" * 1000
+
+
+def test_a_store_that_is_not_a_folder_is_listed_and_what_it_lacks_is_named(site, tmp_path):
+    Story(site.engine)
+    uri = "s3://bucket/sealed"
+
+    def opened(asked: str) -> DirectoryStore:
+        assert asked == uri
+        return DirectoryStore(site.store)
+
+    made = making.create(site.engine, uri, opened, site.public, tmp_path / "b")
+    assert {file.path for file in made.manifest.files} == {"records.db", "store.jsonl"}
+    (one,) = map(json.loads, (tmp_path / "b/store.jsonl").read_text().splitlines())
+    assert (one["key"], one["size"]) == ("artifacts/a1/part-0", 6000)
+    site.engine.dispose()
+    for path in site.folder.glob("records.db*"):
+        path.unlink()
+    (site.store / "artifacts/a1/part-0").unlink()
+    restored = making.restore(making.verify(tmp_path / "b"), site.engine, uri, opened)
+    assert restored.lacking == ["artifacts/a1/part-0"]
 
 
 def resealed(folder: Path, statement: str) -> None:
