@@ -35,6 +35,7 @@ class WorkerKind(StrEnum):
     RELEASES = "releases"
     TRANSFER = "transfer"
     CUSTODY = "custody"
+    NOTICES = "notices"
 
 
 @app.command("up")

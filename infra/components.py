@@ -135,7 +135,7 @@ def components(settings: Settings, *, ui: bool) -> list[Component]:
         )
     parts += [
         worker_component(role, after=after, stop_seconds=stop_seconds)
-        for role in (Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS)
+        for role in (Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.NOTICES)
         if role in ROOTS
     ]
     return parts

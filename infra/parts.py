@@ -115,6 +115,12 @@ def single_sign_on(settings: Settings, engine: Engine) -> dict[str, Any]:
     return {"identify": verifier.identify, "sign_in": SingleSignOn(verifier, http, secret)}
 
 
+def webhook_cipher(settings: Settings) -> SealedDocuments | None:
+    """What webhooks' secrets are sealed with; None when no file of keys is set: then there are no webhooks."""
+    path = settings.effective_webhook_keys_file
+    return None if path is None else SealedDocuments(CodecKeys.read(path))
+
+
 def document_cipher(settings: Settings) -> SealedDocuments:
     """What evidence texts are sealed with.
 

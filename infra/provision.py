@@ -43,6 +43,7 @@ def provision_dev(settings: Settings) -> None:
         (settings.codec_keys_file, settings.effective_codec_keys_file),
         (settings.document_keys_file, settings.effective_document_keys_file),
         (settings.verdict_keys_file, settings.effective_verdict_keys_file),
+        (settings.webhook_keys_file, settings.effective_webhook_keys_file),
     ):
         if given is None and effective is not None and not effective.exists():
             write_new_keys(effective)

@@ -373,7 +373,14 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
     """One API process: uvicorn over `orchestrator.api`, until the stop event; streams are ended, requests finished."""
     from infra.links import StoreLinks
     from infra.monitoring import leak_parts_of_the_api
-    from infra.parts import ArtifactFormats, StoreOpener, document_cipher, records_engine, single_sign_on
+    from infra.parts import (
+        ArtifactFormats,
+        StoreOpener,
+        document_cipher,
+        records_engine,
+        single_sign_on,
+        webhook_cipher,
+    )
     from infra.provision import read_custody_public
     from infra.serving import serve
     from infra.telemetry.tracing import trace_application
@@ -392,9 +399,11 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
         settings=ApiSettings(
             public_url=settings.effective_public_url,
             link_seconds=settings.link_seconds,
+            webhook_http=bool(settings.webhook_allow),
             report_rate=settings.report_rate,
             report_rate_all=settings.report_rate_all,
         ),
+        webhook_secrets=webhook_cipher(settings),
         links=StoreLinks(settings.effective_store_uri, StoreOpener(settings)),
         **leak_parts_of_the_api(settings),
         observe=metrics.request,
@@ -410,6 +419,30 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
     checks: dict[str, Check] = {"temporal": temporal, "records": records_check(deps.engine)}
     async with HealthServer(settings.health_host, settings.health_port, checks, metrics):
         await serve(app, settings, stop)
+
+
+async def notices_root(settings: Settings, stop: asyncio.Event) -> None:
+    """The worker that says things outward: it looks into the records alone, and needs no Temporal."""
+    from infra.notices import Saying
+    from infra.parts import records_engine, webhook_cipher
+
+    cipher = webhook_cipher(settings)
+    if cipher is None:
+        raise InvalidSettingError("SLUICE_WEBHOOK_KEYS_FILE is not set")
+    engine = records_engine(settings)
+    saying = Saying(engine, cipher, allow=settings.webhook_allow, seconds=settings.webhook_poll_seconds)
+
+    async def says() -> None:
+        saying.check()
+
+    checks: dict[str, Check] = {"records": records_check(engine), "delivery": says}
+    saying.start()
+    try:
+        async with HealthServer(settings.health_host, settings.health_port, checks):
+            await stop.wait()
+    finally:
+        await asyncio.to_thread(saying.stop, settings.shutdown_seconds)
+        engine.dispose()
 
 
 async def migrate_root(settings: Settings, stop: asyncio.Event) -> None:
@@ -432,5 +465,6 @@ ROOTS: Mapping[Role, Root] = {
     Role.TRANSFER: worker_root(Role.TRANSFER, transfer_parts),
     Role.CUSTODY: worker_root(Role.CUSTODY, custody_parts),
     Role.LEAKS: worker_root(Role.LEAKS, leaks_parts),
+    Role.NOTICES: notices_root,
     Role.MIGRATE: migrate_root,
 }

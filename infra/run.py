@@ -1,4 +1,4 @@
-"""The processes of the service: `python -m infra.run api|worker-releases|worker-transfer|worker-custody|worker-leaks|migrate`.
+"""The processes of the service: `python -m infra.run api|worker-releases|worker-transfer|worker-custody|worker-leaks|worker-notices|migrate`.
 
 Each is a composition root: it builds the settings, checks that this role may start with them, sets up logging, builds its parts (in
 `infra.roots`, one function a role), and runs until SIGTERM or SIGINT; then it finishes what it began within `SLUICE_SHUTDOWN_SECONDS`.

@@ -67,6 +67,7 @@ class Role(StrEnum):
     TRANSFER = "worker-transfer"
     CUSTODY = "worker-custody"
     LEAKS = "worker-leaks"
+    NOTICES = "worker-notices"
     MIGRATE = "migrate"
     STACK = "stack"
 
@@ -118,6 +119,20 @@ class Settings(BaseSettings):
         default=None,
         description="File with the keys that encrypt evidence texts in the database, in the form of the codec keys. Only the API needs "
         "it. Dev mode makes one in the data folder.",
+    )
+
+    webhook_keys_file: Path | None = Field(
+        default=None,
+        description="File with the keys that encrypt webhooks' secrets in the database, in the form of the codec keys. The API and "
+        "worker-notices need it; without it no webhook can be added. Dev mode makes one in the data folder.",
+    )
+    webhook_allow: tuple[str, ...] = Field(
+        default=(),
+        description="Addresses beside public ones that webhooks may go to, as a JSON list of networks (`10.1.0.0/16`), addresses, or "
+        "`address:port`. With any of them, webhooks may be plain `http://`.",
+    )
+    webhook_poll_seconds: float = Field(
+        default=1.0, gt=0, le=60, description="How often worker-notices looks for new events, in seconds."
     )
 
     # --- the durable engine
@@ -482,6 +497,18 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is none of dir:/path, s3://bucket/prefix, hf:owner/name")
         return value
 
+    @field_validator("webhook_allow")
+    @classmethod
+    def _allowed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for rule in value:
+            host, _, port = rule.rpartition(":")
+            text = host.strip("[]") if port.isdigit() and (rule.startswith("[") or ":" not in host) else rule
+            try:
+                ipaddress.ip_network((text or rule).strip("[]"), strict=False)
+            except ValueError:
+                raise ValueError(f"{rule} is no network, address, or address:port") from None
+        return value
+
     @field_validator("api_trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -533,6 +560,11 @@ class Settings(BaseSettings):
     def effective_document_keys_file(self) -> Path | None:
         """The file of document keys; in dev mode the one that the stack makes."""
         return self.document_keys_file or (self.data_dir / "secrets" / "document.keys" if self.dev else None)
+
+    @property
+    def effective_webhook_keys_file(self) -> Path | None:
+        """The file of the keys for webhooks' secrets; in dev mode the one that the stack makes."""
+        return self.webhook_keys_file or self._dev_secret("webhook.keys")
 
     @property
     def effective_keyring_file(self) -> Path:
@@ -650,6 +682,8 @@ def holders(setting: str) -> frozenset[Role]:
     """The roles that may be handed a setting."""
     if setting in CUSTODY_ONLY:
         return frozenset({Role.CUSTODY})
+    if setting == "webhook_keys_file":
+        return frozenset({Role.API, Role.NOTICES})
     return frozenset({Role.LEAKS}) if setting in MONITOR_ONLY else frozenset(Role)
 
 
@@ -657,7 +691,7 @@ _SPEAKS_TO_TEMPORAL = frozenset(
     {Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.STACK}
 )
 _SPEAKS_TO_DATABASE = frozenset(
-    {Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.MIGRATE, Role.STACK}
+    {Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.NOTICES, Role.MIGRATE, Role.STACK}
 )
 
 
@@ -756,6 +790,8 @@ def _insecure(settings: Settings, role: Role) -> list[str]:
         reasons += _insecure_custody(settings)
     if not settings.isolated_network:
         reasons += _insecure_url("otlp_endpoint", settings.otlp_endpoint)
+    if role is Role.NOTICES and settings.webhook_keys_file is None:
+        reasons.append("SLUICE_WEBHOOK_KEYS_FILE is not set: webhooks' secrets could not be opened")
     if role in {Role.API, Role.LEAKS, Role.STACK} and settings.verdict_keys_file is None:
         reasons.append(
             "SLUICE_VERDICT_KEYS_FILE is not set: verdicts in the database would name our tensors in clear"

@@ -29,6 +29,7 @@ from orchestrator.api.routers import (
     principals,
     releases,
     reports,
+    webhooks,
 )
 from orchestrator.api.sign_in import browser
 
@@ -49,6 +50,7 @@ _ROUTERS = (
     events,
     me,
     principals,
+    webhooks,
     audit,
     browser,
     health,
@@ -66,6 +68,7 @@ _TAGS = {
     "events": "What has happened, as a list and live.",
     "me": "The caller, and what waits for them.",
     "principals": "Who may call, and their tokens.",
+    "webhooks": "Endpoints that are told of events, and what became of each delivery.",
     "audit": "The tamper-evident log and its proofs.",
     "sign-in": "Single sign-on.",
     "health": "Whether the service lives and can work.",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from orchestrator.api.views import Timed, View
 from orchestrator.domain.events import Aborted, AnyEvent, StepEntered
 from orchestrator.domain.permissions import Permission, Role
+from orchestrator.domain.showing import event_data
 from orchestrator.domain.values import Instant, Name
 from orchestrator.records.pending import Pending
 from orchestrator.records.releases import StoredEvent
@@ -52,15 +53,9 @@ class EventPage(Timed):
     next_after: int | None
 
 
-_HEAD = {"type", "at", "by", "command_id"}
-
-
 def event_view(stored: StoredEvent) -> EventView:
     """An event as it is shown."""
     event = stored.event
-    data = event.model_dump(mode="json", exclude=_HEAD | {"root", "plan"})
-    if isinstance(data.get("payload"), dict):
-        data["payload"].pop("plan", None)
     return EventView(
         id=stored.id,
         release=stored.release,
@@ -69,7 +64,7 @@ def event_view(stored: StoredEvent) -> EventView:
         at=event.at,
         by=event.by,
         command_id=event.command_id,
-        data=data,
+        data=event_data(event),
     )
 
 

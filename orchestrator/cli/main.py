@@ -29,6 +29,7 @@ from orchestrator.cli import (
     principal_commands,
     release_commands,
     sign_in_commands,
+    webhook_commands,
 )
 from orchestrator.cli.exit_codes import MEANING, ExitCode
 from orchestrator.cli.output import command
@@ -62,6 +63,7 @@ command(app, "open")(fetch_commands.open_command)
 app.add_typer(grant_commands.app, name="grant")
 app.add_typer(partner_commands.app, name="partner")
 app.add_typer(principal_commands.app, name="principal")
+app.add_typer(webhook_commands.app, name="webhook")
 app.add_typer(key_commands.app, name="key")
 command(app, "login")(sign_in_commands.login_command)
 command(app, "logout")(sign_in_commands.logout_command)

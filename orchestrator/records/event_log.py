@@ -351,6 +351,12 @@ def changed(session: Session, after: int) -> list[str]:
     return sorted(session.execute(statement).scalars())
 
 
+def event_at(session: Session, number: int) -> StoredEvent | None:
+    """The event of that `id`; None when there is none."""
+    found = _stored(session, select(EventRow).where(col(EventRow.id) == number))
+    return found[0] if found else None
+
+
 def last_event(session: Session) -> int:
     """The `id` of the newest event; -1 when there is none."""
     found = session.execute(select(func.max(col(EventRow.id)))).scalar_one()

@@ -23,13 +23,17 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.domain.errors import Unavailable
-from orchestrator.records import hub_tables, monitor_tables
+from orchestrator.records import hub_tables, monitor_tables, notice_tables
 from orchestrator.records.database import WRITE_OPTION, connect, told
 from orchestrator.records.tables import METADATA
 
 _LOCK = 0x51_0C_E5  # the key of PostgreSQL's advisory lock under which one process migrates
 _FOLDER = Path(__file__).parent / "migrations"
-_MORE_TABLES = (hub_tables, monitor_tables)  # imported so that their tables are among the models
+_MORE_TABLES = (
+    hub_tables,
+    monitor_tables,
+    notice_tables,
+)  # imported so that their tables are among the models
 
 
 def _config() -> Config:

@@ -247,6 +247,7 @@ def made_api(template: Path, path: Path) -> Iterator[Api]:
         gateway=gateway,
         documents=TestCipher(),
         verdicts=TestCipher(),
+        webhook_secrets=TestCipher(),
         formats=ArtifactFormats(),
         settings=ApiSettings(stream_poll=0.02, stream_heartbeat=1),
         clock=clock,

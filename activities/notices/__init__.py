@@ -1,0 +1,1 @@
+"""What the service says outward: webhooks. All of it derives from the records."""
