@@ -100,7 +100,7 @@ def holds(api: Api, count: int) -> None:
 
 
 def test_every_event_arrives_once_in_order_and_its_signature_verifies(api, receiver):
-    hook, secret = add(api, receiver.url)
+    _, secret = add(api, receiver.url)
     api.ok(api.create())
     holds(api, 3)
     worker(api).turn()
@@ -184,10 +184,11 @@ def test_a_worker_killed_between_sending_and_noting_loses_and_reorders_nothing(a
     def killed(*_: object) -> bool:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(first, "_note", killed)
         patch.setattr(webhooks, "release_claim", lambda *_: None)  # a killed process tidies nothing up
-        first.turn()
+        with pytest.raises(Killed):
+            first.turn()
     assert receiver.numbers == [1]
     assert worker(api, "w2").turn() == 0, "the lease of the one that was killed still stands"
     api.clock.advance(seconds=91)
@@ -226,9 +227,10 @@ def test_planning_interrupted_anywhere_neither_misses_nor_doubles(api, receiver,
             raise RuntimeError("killed")
         return real(table)
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+    with monkeypatch.context() as patch:
         patch.setattr(webhooks, "insert", failing)
-        worker(api).turn()
+        with pytest.raises(RuntimeError, match="killed"):
+            worker(api).turn()
     assert listed(api, hook) == []
     worker(api).turn()
     worker(api).turn()
