@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import structlog
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 from standardwebhooks.webhooks import Webhook as Signer
 
 from artifacts.leaks.errors import AddressRefused, SourceFailure
@@ -128,7 +129,7 @@ class WebhookDelivery:
                 webhooks.release_claim(session, name, self._worker)
         return made
 
-    def _note(self, session: webhooks.Session, name: str, message: webhooks.Message, answer: Answer) -> bool:
+    def _note(self, session: Session, name: str, message: webhooks.Message, answer: Answer) -> bool:
         """Write down what came of a try; whether to go on with this endpoint now."""
         now = self._clock()
         if answer.error is None:
