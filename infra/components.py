@@ -136,7 +136,8 @@ def components(settings: Settings, *, ui: bool) -> list[Component]:
     parts += [
         worker_component(role, after=after, stop_seconds=stop_seconds)
         for role in (Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.NOTICES)
-        if role in ROOTS
+        # without keys for their secrets there are no webhooks, and nothing to deliver
+        if role in ROOTS and (role is not Role.NOTICES or settings.effective_webhook_keys_file is not None)
     ]
     return parts
 

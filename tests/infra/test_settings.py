@@ -34,6 +34,7 @@ def production(tmp_path, **more):
         "codec_keys_file": keys,
         "document_keys_file": keys,
         "verdict_keys_file": keys,
+        "webhook_keys_file": keys,
         "keyring_passphrase_file": passphrase,
     }
     return Settings(**(values | more))
@@ -88,6 +89,7 @@ def test_settings_cannot_be_changed_once_built():
         ("STORE_URI", "ftp://h", "SLUICE_STORE_URI: 'ftp://h' is none of"),
         ("API_TRUSTED_PROXIES", "10.0.0.0/8", "could not be read"),
         ("API_TRUSTED_PROXIES", '["0.0.0.0/0"]', "trusts the whole internet"),
+        ("WEBHOOK_ALLOW", '["inside.example"]', "no network, address, or address:port"),
         ("KEY_PROVIDER", "openbao", "needs SLUICE_OPENBAO_ADDRESS"),
         ("KEY_PROVIDER", "aws-kms", "needs SLUICE_AWS_KMS_KEY_ID"),
         ("TEMPORAL_TLS_CERT_FILE", "/c.pem", "go together"),
@@ -121,6 +123,7 @@ def test_safe_settings_start_every_role(tmp_path, role):
         (Role.API, {"codec_keys_file": None}, "payloads in Temporal would be in clear"),
         (Role.API, {"document_keys_file": None}, "evidence texts in the database would be in clear"),
         (Role.LEAKS, {"verdict_keys_file": None}, "verdicts in the database would name our tensors"),
+        (Role.NOTICES, {"webhook_keys_file": None}, "webhooks' secrets could not be opened"),
         (Role.CUSTODY, {"keyring_passphrase_file": None}, "the local keyring is unprotected"),
         (Role.API, {"api_host": "0.0.0.0"}, "SLUICE_API_TRUSTED_PROXIES"),
         (Role.API, {"api_host": "0.0.0.0", "api_trusted_proxies": ("10.0.0.0/8",)}, "SLUICE_API_PUBLIC_URL"),
