@@ -183,7 +183,11 @@ def test_a_process_that_is_handed_the_monitors_key_does_not_start(tmp_path, role
 
 def test_a_child_process_reads_back_the_settings_it_was_handed(tmp_path, monkeypatch):
     settings = production(
-        tmp_path, dev=True, api_trusted_proxies=("10.0.0.0/8", "fd00::/8"), shutdown_seconds=2.5
+        tmp_path,
+        dev=True,
+        api_trusted_proxies=("10.0.0.0/8", "fd00::/8"),
+        shutdown_seconds=2.5,
+        webhook_keys_file=None,
     )
     for name, value in settings.to_environment(Role.CUSTODY).items():
         monkeypatch.setenv(name, value)
@@ -229,3 +233,9 @@ def test_no_setting_holds_a_secret_itself():
         n for n in Settings.model_fields if any(word in n for word in secretive) and not n.endswith("_file")
     ]
     assert holders == []
+
+
+def test_the_keys_of_webhooks_are_handed_to_whoever_seals_and_whoever_signs(tmp_path):
+    settings = production(tmp_path)
+    handed = {role for role in Role if "SLUICE_WEBHOOK_KEYS_FILE" in settings.to_environment(role)}
+    assert handed == {Role.API, Role.NOTICES, Role.STACK}
