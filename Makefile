@@ -86,9 +86,14 @@ alerts: build/tools/usr/bin/promtool ## check the alert rules and try each again
 fuzz: $(STAMP) ## mutate the input of every parser of sealed artifacts, at length (FUZZ_EXAMPLES=5000)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest tests/artifacts/test_fuzz.py --timeout 3600
 
+topology: $(STAMP) ## one release on the topology of a deployment: PostgreSQL, OpenBao, S3, Temporal, none of ours in dev mode
+	$(BIN)/python -m pytest tests/stack/test_topology.py
+
 lock: $(STAMP) ## resolve the dependencies anew and pin them with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
 	    --extra service --extra leaks --extra embedded --group dev pyproject.toml -o requirements/dev.lock
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	    --constraint requirements/dev.lock --extra service --extra leaks pyproject.toml -o requirements/service.lock
 
 bench-leaks: $(STAMP) ## leaks: detection, cost, false matches, marks; draws docs/leaks-distribution.svg
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m infra.bench.leaks

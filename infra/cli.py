@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.backup.commands import app as backup_app
+from infra.preparing.commands import app as prepare_app
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the service.")
 
 app.add_typer(backup_app, name="backup")
+app.add_typer(prepare_app, name="prepare")
 
 _Dev = Annotated[bool, typer.Option("--dev", help="allow what is insecure, and say so loudly")]
 _DataDir = Annotated[Path | None, typer.Option("--data-dir", help="the stack's folder (SLUICE_DATA_DIR)")]
@@ -36,6 +38,7 @@ class WorkerKind(StrEnum):
     TRANSFER = "transfer"
     CUSTODY = "custody"
     NOTICES = "notices"
+    LEAKS = "leaks"
 
 
 @app.command("up")

@@ -28,9 +28,9 @@ from artifacts.keys import KeyPair, partner_keygen
 from artifacts.progress import ProgressCallback
 from artifacts.sealing import seal_tree
 from artifacts.signing import SigningKey
-from artifacts.stores.base import open_store
 from infra.demo_cast import Cast, Pace, Voice, demo_plan, until_answered, wait_for
 from infra.demo_leak import make_copy, serving
+from infra.parts import StoreOpener
 from infra.provision import read_custody_public, read_monitor_public, write_private
 from infra.settings import Settings
 from orchestrator.cli.client import JSON
@@ -191,7 +191,7 @@ class Story:
         custody = read_custody_public(self.settings.effective_custody_public_file)
         monitor = read_monitor_public(self.settings.effective_monitor_public_file)
         store_uri = self.settings.effective_store_uri
-        with self.show.bar("sealing the weights") as progress, open_store(store_uri) as store:
+        with self.show.bar("sealing the weights") as progress, StoreOpener(self.settings)(store_uri) as store:
             sealed = seal_tree(
                 self.model.weights,
                 store,
@@ -205,9 +205,11 @@ class Story:
             )
         if sealed.signature is None:
             raise StoryError("sealing made no weight signature: there is no leak monitor")
-        stored = Path(store_uri.removeprefix("dir:")) / "artifacts" / sealed.artifact_id / "files"
-        with self.model.weights.open("rb") as plain, (stored / self.model.weights.name).open("rb") as lying:
-            if plain.read(4096) in lying.read(1 << 20):
+        where = f"artifacts/{sealed.artifact_id}/files/{self.model.weights.name}"
+        with StoreOpener(self.settings)(store_uri) as store, self.model.weights.open("rb") as plain:
+            lying = store.stat(where)
+            assert lying is not None
+            if plain.read(4096) in store.get_range(where, 0, min(lying.size, 1 << 20)):
                 raise StoryError("the sealed file holds plaintext")
         body = {
             "manifest": base64.b64encode(sealed.manifest).decode(),
@@ -460,7 +462,7 @@ class Story:
         self.show.chapter("Open: anybody can read the public key record and open the files")
         public = read_custody_public(self.settings.effective_custody_public_file)
         artifact = artifacts["weights"]
-        with open_store(self.settings.effective_store_uri) as store:
+        with StoreOpener(self.settings)(self.settings.effective_store_uri) as store:
 
             def record_key() -> str | None:
                 keys = [info.key for info in store.list(f"public/{self.release}/")]

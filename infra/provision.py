@@ -52,7 +52,7 @@ def provision_dev(settings: Settings) -> None:
         write_private(transfer, SigningKey.generate().secret_string().encode() + b"\n")
     model = settings.effective_model_signing_key_file
     if settings.model_signing_key_file is None and model is not None and not model.exists():
-        write_private(model, _new_pem())
+        write_private(model, new_pem())
     if settings.ingest_dir is None:
         (settings.data_dir / "ingest").mkdir(mode=0o700, exist_ok=True)
     with warnings.catch_warnings():
@@ -159,7 +159,8 @@ def write_private(path: Path, data: bytes) -> None:
         os.fsync(out.fileno())
 
 
-def _new_pem() -> bytes:
+def new_pem() -> bytes:
+    """A new EC key as PEM, for OpenSSF model signing."""
     return ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

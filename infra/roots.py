@@ -271,7 +271,11 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
     engine = records_engine(settings)
     provider = key_provider(settings, make=settings.dev)
     keys = custody_keys(settings, provider)
-    memory = CustodyMemory(settings.effective_custody_database_url)
+    memory_password = settings.custody_database_password_file
+    memory = CustodyMemory(
+        settings.effective_custody_database_url,
+        None if memory_password is None else read_secret(memory_password, "custody_database_password_file"),
+    )
     now = partial(datetime.now, UTC)
     places_of_copies = CopyPlaces(
         open_store=StoreOpener(settings),
@@ -446,14 +450,17 @@ async def notices_root(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def migrate_root(settings: Settings, stop: asyncio.Event) -> None:
-    """Bring the database to the newest schema; on an empty one, make the first operator and its token."""
+    """Bring the database to the newest schema, with custody's rights in it; on an empty one, make the first operator and its token."""
     from infra.first import first_operator
     from infra.parts import records_engine
+    from infra.preparing.postgres import grant_custody
     from orchestrator.records.migrate import migrate
 
     engine = records_engine(settings)
     revision = await asyncio.to_thread(migrate, engine)
     log.info("migrated", revision=revision)
+    if settings.database_custody_user:
+        await asyncio.to_thread(grant_custody, engine, settings.database_custody_user)
     await asyncio.to_thread(first_operator, engine, settings.effective_operator_token_file)
     engine.dispose()
 

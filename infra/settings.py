@@ -69,6 +69,7 @@ class Role(StrEnum):
     LEAKS = "worker-leaks"
     NOTICES = "worker-notices"
     MIGRATE = "migrate"
+    PREPARE = "prepare"
     STACK = "stack"
 
 
@@ -110,6 +111,12 @@ class Settings(BaseSettings):
     )
     database_password_file: Path | None = Field(
         default=None, description="File with the password of the PostgreSQL user."
+    )
+    database_custody_user: str = Field(
+        default="",
+        pattern=r"^[a-z0-9_]*$",
+        description="PostgreSQL user with which custody opens the records: `migrate` grants it reading, and writing of custody's own leaves "
+        "and envelopes. Empty: custody uses the owner's user.",
     )
     database_pool_size: int = Field(
         default=10, ge=1, le=200, description="Connections a process keeps open to PostgreSQL at most."
@@ -254,6 +261,9 @@ class Settings(BaseSettings):
         default="",
         description="Custody's own database, which no other process may write: what it has seen of the log, and the roots that it holds. "
         "Several custody workers share one. Empty: `custody/memory.db` in the data folder.",
+    )
+    custody_database_password_file: Path | None = Field(
+        default=None, description="File with the password of the PostgreSQL user of custody's own database."
     )
     custody_log_name: str = Field(
         default="sluice.release/log",
@@ -666,6 +676,7 @@ class Settings(BaseSettings):
 CUSTODY_ONLY = frozenset(
     {
         "aws_kms_key_id",
+        "custody_database_password_file",
         "custody_database_url",
         "custody_keys_file",
         "keyring_file",
@@ -687,9 +698,8 @@ def holders(setting: str) -> frozenset[Role]:
     return frozenset({Role.LEAKS}) if setting in MONITOR_ONLY else frozenset(Role)
 
 
-_SPEAKS_TO_TEMPORAL = frozenset(
-    {Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.STACK}
-)
+_HOLDS_CODEC_KEYS = frozenset({Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.STACK})
+_SPEAKS_TO_TEMPORAL = _HOLDS_CODEC_KEYS | {Role.PREPARE}
 _SPEAKS_TO_DATABASE = frozenset(
     {Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.NOTICES, Role.MIGRATE, Role.STACK}
 )
@@ -773,9 +783,9 @@ def is_loopback(host: str) -> bool:
 def _insecure(settings: Settings, role: Role) -> list[str]:
     """Every reason why this role may not start outside dev mode."""
     reasons = []
+    if role in _HOLDS_CODEC_KEYS and settings.codec_keys_file is None:
+        reasons.append("SLUICE_CODEC_KEYS_FILE is not set: payloads in Temporal would be in clear")
     if role in _SPEAKS_TO_TEMPORAL:
-        if settings.codec_keys_file is None:
-            reasons.append("SLUICE_CODEC_KEYS_FILE is not set: payloads in Temporal would be in clear")
         host = settings.temporal_address.rpartition(":")[0]
         if not settings.temporal_uses_tls and not is_loopback(host) and not settings.isolated_network:
             reasons.append(

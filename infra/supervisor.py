@@ -81,7 +81,9 @@ class Component:
         after: Components that must be ready before this one starts.
         once: It does its work and ends with 0 (a migration), instead of serving.
         start_seconds: How long it may take to become ready.
-        stop_seconds: How long it may finish its work after SIGTERM.
+        stop_seconds: How long it may finish its work after the signal.
+        stop_signal: What tells it to end.
+        user: User and group id to run as; None: as the supervisor does.
     """
 
     name: str
@@ -93,6 +95,8 @@ class Component:
     once: bool = False
     start_seconds: float = 60.0
     stop_seconds: float = 12.0
+    stop_signal: signal.Signals = signal.SIGTERM
+    user: tuple[int, int] | None = None
 
 
 def base_environment() -> dict[str, str]:
@@ -134,6 +138,7 @@ class Stack:
         resolve: Makes the settings that components see from the given ones and the ports found.
         urls: Addresses to show, from the site.
         any_port: Take free ports instead of the wished ones (several stacks side by side: demo, tests).
+        patience: Seconds that the start may take.
     """
 
     def __init__(
@@ -144,13 +149,14 @@ class Stack:
         resolve: Callable[[Settings, Mapping[str, int]], Settings] = lambda settings, _ports: settings,
         urls: Callable[[Site], Mapping[str, str]] = lambda _site: {},
         any_port: bool = True,
+        patience: float = 90.0,
     ) -> None:
         names = [component.name for component in components]
         if len(set(names)) != len(names) or any(set(c.after) - set(names) for c in components):
             raise StackError("components need names of their own, and may only wait for one another")
         self._settings = settings
         self._components = tuple(components)
-        self._resolve, self._urls, self._any_port = resolve, urls, any_port
+        self._resolve, self._urls, self._any_port, self._patience = resolve, urls, any_port, patience
         self._lock = StackLock(settings.data_dir)
         self._runners: dict[str, _Runner] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -241,7 +247,7 @@ class Stack:
         self._runners = {c.name: _Runner(c, logs / f"{c.name}.log") for c in self._components}
         self._save()
         self._tasks = [asyncio.create_task(self._supervise(runner)) for runner in self._runners.values()]
-        await self.wait_ready()
+        await self.wait_ready(timeout=self._patience)
         self._started_up = True
         self._save()
 
@@ -390,7 +396,8 @@ class Stack:
         with suppress(OSError):
             if runner.log_path.stat().st_size > _LOG_BYTES:
                 runner.log_path.replace(runner.log_path.with_suffix(".log.1"))
-        launcher = (sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()))
+        parent = ":".join(map(str, (os.getpid(), *(component.user or ()))))
+        launcher = (sys.executable, "-I", "-S", str(LAUNCHER), parent)
         with runner.log_path.open("ab") as output:
             runner.process = await asyncio.create_subprocess_exec(
                 *launcher,
@@ -457,7 +464,7 @@ class Stack:
         if process is None or process.returncode is not None:
             return
         with suppress(ProcessLookupError):
-            process.terminate()
+            process.send_signal(runner.component.stop_signal)
         try:
             await asyncio.wait_for(process.wait(), runner.component.stop_seconds)
         except TimeoutError:

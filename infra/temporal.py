@@ -175,7 +175,7 @@ async def connect(
                 settings.temporal_address,
                 namespace=settings.temporal_namespace,
                 plugins=[plugin],
-                tls=_tls(settings),
+                tls=tls_of(settings),
                 api_key=_api_key(settings),
                 identity=identity,
                 runtime=runtime_for(settings),
@@ -204,7 +204,8 @@ def _connection_error(settings: Settings, error: Exception) -> TemporalError:
     )
 
 
-def _tls(settings: Settings) -> bool | TLSConfig:
+def tls_of(settings: Settings) -> bool | TLSConfig:
+    """How Temporal is spoken to: in clear, with the system's roots, or with certificates of one's own."""
     if not settings.temporal_uses_tls:
         return False
 

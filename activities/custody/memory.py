@@ -32,6 +32,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.trust.merkle import CompactTree
@@ -112,10 +113,13 @@ class Refusal:
 class CustodyMemory:
     """Custody's own database. Every method is one transaction."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, password: str | None = None) -> None:
         if url.startswith(("postgresql://", "postgres://")):
             url = "postgresql+psycopg://" + url.partition("://")[2]
-        self._engine: Engine = create_engine(url, hide_parameters=True, pool_pre_ping=True)
+        place = make_url(url)
+        if password is not None:
+            place = place.set(password=password)
+        self._engine: Engine = create_engine(place, hide_parameters=True, pool_pre_ping=True)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _pragmas)
             event.listen(self._engine, "begin", _begin)

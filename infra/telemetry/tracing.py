@@ -7,73 +7,20 @@ Workflow spans are made once, not again on replay.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.instrumentation.botocore import BotocoreInstrumentor
-from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
-from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import set_tracer_provider
-from opentelemetry.trace.status import Status
-from temporalio.contrib.opentelemetry import (
-    OpenTelemetryInterceptor,
-    ReplaySafeTracerProvider,
-    create_tracer_provider,
-)
-
-from infra.logs import redact
 from infra.settings import Settings
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider
+
+# What is heavy is imported where it is used: a process that traces nothing starts a second earlier.
+
 _QUIET_PATHS = "healthz,readyz,metrics"
-
-
-class RedactingExporter(SpanExporter):
-    """Hands spans on with everything blanked that looks like a secret."""
-
-    def __init__(self, inner: SpanExporter) -> None:
-        self._inner = inner
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """See base class."""
-        return self._inner.export([_clean(span) for span in spans])
-
-    def shutdown(self) -> None:
-        """See base class."""
-        self._inner.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """See base class."""
-        return self._inner.force_flush(timeout_millis)
-
-
-def _clean(span: ReadableSpan) -> ReadableSpan:
-    status = span.status
-    return ReadableSpan(
-        name=redact(span.name),
-        context=span.context,
-        parent=span.parent,
-        resource=span.resource,
-        attributes=redact(dict(span.attributes or {})),
-        events=[
-            Event(redact(event.name), redact(dict(event.attributes or {})), event.timestamp)
-            for event in span.events
-        ],
-        links=span.links,
-        kind=span.kind,
-        instrumentation_scope=span.instrumentation_scope,
-        status=Status(status.status_code, redact(status.description) if status.description else None),
-        start_time=span.start_time,
-        end_time=span.end_time,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +47,18 @@ def start_tracing(
     """
     if settings.otlp_endpoint is None and exporter is None:
         return None
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.botocore import BotocoreInstrumentor
+    from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+    from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+    from opentelemetry.trace import set_tracer_provider
+    from temporalio.contrib.opentelemetry import create_tracer_provider
+
+    from infra.telemetry.spans import RedactingExporter
+
     resource = Resource.create(
         {
             "service.name": f"sluice-{process}",
@@ -125,9 +84,15 @@ def start_tracing(
 def trace_application(settings: Settings, app: FastAPI) -> None:
     """Make a span of each request, named by its route, when this process is traced."""
     if settings.otlp_endpoint is not None:
+        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
         FastAPIInstrumentor.instrument_app(app, excluded_urls=_QUIET_PATHS, exclude_spans=["receive", "send"])
 
 
 def temporal_interceptors(settings: Settings) -> list[Any]:
     """What carries a trace from client to workflow to activity; empty when nothing is traced."""
-    return [] if settings.otlp_endpoint is None else [OpenTelemetryInterceptor(add_temporal_spans=True)]
+    if settings.otlp_endpoint is None:
+        return []
+    from temporalio.contrib.opentelemetry import OpenTelemetryInterceptor
+
+    return [OpenTelemetryInterceptor(add_temporal_spans=True)]

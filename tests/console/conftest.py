@@ -22,7 +22,7 @@ __all__ = ["sealed", "template"]
 SHOTS = Path(__file__).resolve().parents[2] / "build/console"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it lives, its event loop runs, and no other test's can
 def browser() -> Iterator[Browser]:
     with browsing() as made:
         yield made

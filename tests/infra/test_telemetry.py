@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from infra.components import one_machine
 from infra.demo_cast import Pace
-from infra.demo_story import Model, Story
+from infra.demo_story import WATCHING, Model, Story
 from infra.settings import Settings
 from infra.supervisor import Stack
 from infra.temporal import connect
@@ -38,8 +38,9 @@ def traces() -> Iterator[Collector]:
 def model(tmp_path: Path) -> Model:
     folder = tmp_path / "model"
     folder.mkdir()
-    weights = np.random.default_rng(11).normal(size=(256, 512)).astype(np.float32)
-    save_file({"layer.weight": weights}, folder / "model.safetensors")
+    generator = np.random.default_rng(11)
+    tensors = {f"layer.{i}.weight": generator.normal(size=(256, 512)).astype(np.float32) for i in range(6)}
+    save_file(tensors, folder / "model.safetensors")
     for name in ("tokenizer.json", "config.json", "README.md"):
         (folder / name).write_text(f"canary-plaintext-of-{name}", encoding="utf-8")
     small = {name: folder / name for name in ("tokenizer.json", "config.json", "README.md")}
@@ -86,6 +87,7 @@ async def test_a_release_is_seen_from_the_api_call_to_the_database(
         temporal_address="127.0.0.1:0",
         temporal_ui=False,
         otlp_endpoint=traces.url,
+        **WATCHING,
     )
     pace = Pace(api=1, downloadable=1, open=1, cooling_off=1)
     async with one_machine(settings) as stack:
@@ -102,7 +104,6 @@ async def test_a_release_is_seen_from_the_api_call_to_the_database(
     assert value(held, "sluice_gates_closed", reason="hold") == 1
     assert value(held, "sluice_gate_oldest_seconds", reason="hold") >= 0
     assert sum(v for (name, _), v in held.items() if name == "sluice_incidents_open") == 1
-    assert value(held, "sluice_gate_clocks", reason="research_window", state="standing") == 1
 
     assert value(after, "sluice_records_up") == 1
     assert value(after, "sluice_releases", status="completed", stage="open") == 1

@@ -1,0 +1,266 @@
+"""Compose file, chart and image: valid by their published schemas, and held to the rules that a platform team asks for."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import compose_spec
+import helm_python
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from infra.cli import WorkerKind
+from infra.preparing.secrets import new_secrets
+from infra.settings import CUSTODY_ONLY, MONITOR_ONLY, PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "infra/chart"
+COMPOSE = ROOT / "docker-compose.yml"
+OURS = ("api", "worker-releases", "worker-transfer", "worker-custody", "worker-leaks", "worker-notices")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return compose["services"]
+
+
+def is_job(service: dict[str, Any]) -> bool:
+    return service.get("restart") == "no"
+
+
+# --- compose
+
+
+def test_the_compose_file_is_valid_by_the_published_schema(compose):
+    schema = json.loads(
+        (files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text(encoding="utf-8")
+    )
+    jsonschema.validate(compose, schema)
+    # as Docker reads it: with its variables filled in
+    given = {"SLUICE_VERSION": "0.1.0", "SLUICE_PUBLIC_URL": "https://sluice.example", "SLUICE_PROXIES": "[]"}
+    filled = re.sub(
+        r"\$\{(\w+)(?::([?-])([^}]*))?\}",
+        lambda found: given.get(found[1]) or (found[3] if found[2] == "-" else ""),
+        json.dumps(compose),
+    )
+    assert "${" not in filled
+    assert compose_spec.PyCompose.from_json(filled).name == "sluice"
+
+
+def test_every_service_is_pinned_and_hardened(services):
+    for name, service in services.items():
+        image = service["image"]
+        assert ":" in image, name
+        assert not image.endswith(":latest"), name
+        uid = service["user"].split(":")[0]
+        assert uid.isdigit(), name
+        assert int(uid) > 0, name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}, name
+        assert is_job(service) or "healthcheck" in service, name
+        assert not service.get("privileged"), name
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), (name, port)
+
+
+def test_no_secret_stands_in_an_environment(services):
+    for name, service in services.items():
+        for key, value in (service.get("environment") or {}).items():
+            secret = any(word in key for word in ("PASSWORD", "PWD", "TOKEN", "SECRET_KEY", "CREDENTIAL"))
+            assert not secret or str(value).startswith(("/run/secrets/", "/var/lib/")), (name, key)
+
+
+def test_custody_is_alone_with_its_key_service(services, compose):
+    assert {n for n, s in services.items() if "keys" in s["networks"]} == {
+        "openbao", "prepare-openbao", "worker-custody",
+    }  # fmt: skip
+    assert compose["networks"]["keys"]["internal"] is True
+    for name, service in services.items():
+        mounted = {str(v).split(":")[0] for v in service.get("volumes", [])}
+        assert "custody-state" not in mounted or name in {"worker-custody", "prepare-openbao"}
+        assert "openbao-owner" not in mounted or name == "prepare-openbao"
+        held = {s if isinstance(s, str) else s["source"] for s in service.get("secrets", [])}
+        if name in {"api", "worker-releases", "worker-transfer", "worker-leaks", "migrate"}:
+            assert not held & {"postgres-custody", "openbao-ca", "openbao-seal", "postgres-admin"}, name
+    assert "documents" not in services["worker-custody"]["secrets"]
+
+
+def test_what_speaks_outward_holds_no_key_of_custodys(services, compose):
+    outward = {name for name, network in compose["networks"].items() if not (network or {}).get("internal")}
+    assert outward == {"operators", "hub"}
+    assert {n for n, s in services.items() if "hub" in s["networks"]} == {
+        "worker-transfer",
+        "worker-leaks",
+        "worker-notices",
+    }
+
+
+def test_every_setting_of_the_compose_file_is_one_that_the_process_may_have(services):
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name, service in services.items():
+        asked = {key for key in (service.get("environment") or {}) if key.startswith(PREFIX)}
+        assert asked <= known, name
+        if name in OURS:
+            custody = {PREFIX + field.upper() for field in CUSTODY_ONLY}
+            monitor = {PREFIX + field.upper() for field in MONITOR_ONLY}
+            assert not asked & custody or name == "worker-custody", name
+            assert not asked & monitor or name == "worker-leaks", name
+
+
+def test_every_role_runs_and_every_secret_is_made(services, compose, tmp_path):
+    commands = [service["command"] for name, service in services.items() if name in OURS]
+    assert ["api"] in commands
+    assert {c[1] for c in commands if c[0] == "worker"} == {kind.value for kind in WorkerKind}
+    new_secrets(tmp_path / "secrets")
+    for name, secret in compose["secrets"].items():
+        made = tmp_path / secret["file"].removeprefix("./")
+        assert made.is_file(), name
+        assert made.stat().st_mode & 0o077 == 0, name
+    assert new_secrets(tmp_path / "secrets") == []
+
+
+# --- the chart
+
+
+@pytest.fixture(scope="module")
+def manifests() -> list[dict[str, Any]]:
+    with helm_python.Chart.load(CHART) as chart:
+        rendered = chart.render({}, name="sluice", namespace="sluice")
+    found = [doc for text in rendered.values() for doc in yaml.safe_load_all(text) if doc]
+    assert found
+    return found
+
+
+def pods(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for manifest in manifests:
+        if manifest["kind"] in {"Deployment", "StatefulSet", "Job"}:
+            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
+
+
+def test_the_chart_has_no_findings():
+    report = helm_python.lint(CHART, strict=True)
+    worse = [m for m in report["messages"] if m["severity"] >= 2]
+    assert (report["errors"], worse) == ([], [])
+
+
+def test_every_manifest_is_valid_by_kubernetes_schema(manifests):
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, "1.33", strict=True)
+
+
+def test_every_pod_is_hardened_probed_and_limited(manifests):
+    for name, pod in pods(manifests):
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        [container] = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"requests", "limits"} <= set(container["resources"])
+        image = container["image"]
+        assert ":" in image
+        assert not image.endswith(":latest")
+        assert "migrate" in name or {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+        for variable in container["env"]:
+            assert "valueFrom" not in variable, "secrets come as files"
+
+
+def test_only_custodys_pod_holds_custodys_secrets(manifests):
+    for name, pod in pods(manifests):
+        secrets = {v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
+        assert ("sluice-custody" in secrets) == (name == "sluice-custody")
+        asked = {variable["name"] for variable in pod["containers"][0]["env"]}
+        custody = {PREFIX + field.upper() for field in CUSTODY_ONLY}
+        assert not asked & custody or name == "sluice-custody"
+        known = {PREFIX + field.upper() for field in Settings.model_fields}
+        assert {one for one in asked if one.startswith(PREFIX)} <= known
+
+
+def test_the_chart_has_the_shape_of_the_compose_file(manifests):
+    roles = {name.removeprefix("sluice-") for name, _ in pods(manifests)}
+    assert {f"worker-{r}" if r != "api" else r for r in roles if not r.startswith("migrate")} == set(OURS)
+    policies = [m for m in manifests if m["kind"] == "NetworkPolicy"]
+    assert len(policies) == len(OURS)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image": {"repository": "sluice", "tag": "latest"}},
+        {"publicUrl": "http://sluice.example"},
+        {"trustedProxies": []},
+        {"database": {"sslmode": "disable"}},
+    ],
+    ids=str,
+)
+def test_values_that_are_not_safe_are_refused(values):
+    with helm_python.Chart.load(CHART) as chart, pytest.raises(helm_python.HelmError):
+        chart.validate_schema(chart.merge_values(values))
+
+
+# --- the image
+
+
+def test_what_the_image_is_built_of_is_pinned_with_hashes():
+    for name in ("bootstrap.lock", "service.lock"):
+        lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+        pins = [line for line in lines if line and not line.startswith((" ", "#", "-"))]
+        assert pins
+        assert all("==" in pin for pin in pins)
+        assert sum("--hash=sha256:" in line for line in lines) >= len(pins)
+    service = (ROOT / "requirements/service.lock").read_text(encoding="utf-8")
+    for tool in ("pytest==", "moto==", "playwright=="):
+        assert tool not in service
+
+
+def test_the_probe_of_the_image_needs_nothing_but_python():
+    probe = ROOT / "infra/image/ready.py"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(probe), "9"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(400)
+def test_the_images_steps_make_a_command_that_runs(tmp_path):
+    """The steps of the Dockerfile on this machine, without an engine: a new environment, pinned, with our command in it."""
+    target = tmp_path / "image"
+    done = subprocess.run(
+        ["sh", str(ROOT / "infra/image/build.sh"), str(ROOT), str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("sluice ")
+    asked = subprocess.run(
+        [target / "bin/sluice", "worker", "--help"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert "custody" in asked.stdout
+    refused = subprocess.run(
+        [target / "bin/sluice", "api"], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "SLUICE_CODEC_KEYS_FILE is not set" in refused.stderr
