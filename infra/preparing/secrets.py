@@ -5,9 +5,8 @@
     transfer.key · model-signing.pem      sign manifests of what transfer workers seal, and plaintext published at `open`
     postgres-admin.password               of the database server's own administrator; only `sluice prepare postgres` reads it
     postgres-records.password             of the user that owns the records
-    postgres-custody.password             of custody's user in the records: reads them, writes its own leaves and envelopes
+    postgres-custody.password             of custody's user: reads the records, writes its own leaves and envelopes, owns custody's database
     postgres-temporal.password            of Temporal's user
-    custody-database.password             of custody's own database
     s3.credentials · s3.json              an AWS credentials file, and the same identity for a SeaweedFS server
     openbao.seal                          what OpenBao unseals itself with (32 bytes)
     openbao.crt · openbao.key · openbao-ca.pem   its certificate, made by an authority that is forgotten at once
@@ -40,7 +39,6 @@ _PASSWORDS = (
     "postgres-records",
     "postgres-custody",
     "postgres-temporal",
-    "custody-database",
 )
 _CERTIFICATE_LASTS = timedelta(days=825)
 
