@@ -81,9 +81,10 @@ class _Place:
     link: str | None = None  # the page where the pass goes on; None: the first
     last: datetime | None = None  # the time of the last entry that was looked at
     given: list[str] = field(default_factory=list)  # in this pass
+    done: int = -1  # the round in which its last pass ended
 
     def text(self) -> dict[str, Any]:
-        out: dict[str, Any] = {}
+        out: dict[str, Any] = {"done": self.done} if self.done >= 0 else {}
         for name in _TIMES:
             value = getattr(self, name)
             if value is not None:
@@ -95,13 +96,19 @@ class _Place:
 
     @classmethod
     def of(cls, text: dict[str, Any]) -> _Place:
-        place = cls(link=text.get("link"), seen=list(text.get("seen", [])), given=list(text.get("given", [])))
+        place = cls(
+            link=text.get("link"),
+            seen=list(text.get("seen", [])),
+            given=list(text.get("given", [])),
+            done=int(text.get("done", -1)),
+        )
         for name in _TIMES:
             if name in text:
                 setattr(place, name, from_text(text[name]))
         return place
 
-    def end_pass(self, keep: int, now: datetime, *, complete: bool) -> None:
+    def end_pass(self, keep: int, now: datetime, round_: int, *, complete: bool) -> None:
+        self.done = round_
         if complete:
             assert self.began is not None, "a pass that ends has begun"
             # A mark ahead of our clock would hide what is stamped rightly afterwards.
@@ -158,7 +165,8 @@ class _Run:
         self.setting, self.options = source._setting, source._options  # noqa: SLF001 - two halves of one thing
         self.lanes, self.keep = source._lanes, source._keep  # noqa: SLF001
         self.places: dict[str, _Place] = {}
-        self.turn = 0
+        self.turn = self.round = 0
+        self.known: set[str] = set()
         self.found: dict[str, Candidate] = {}
         self.notes: list[str] = []
         self.failed: list[str] = []
@@ -169,7 +177,10 @@ class _Run:
     def read_cursor(self) -> None:
         self.turn = int(self.cursor.get("turn", 0)) % len(self.lanes)
         held = self.cursor.get("lanes", {})
+        self.round = int(self.cursor.get("round", 0))
         self.places = {lane.id: _Place.of(held.get(lane.id, {})) for lane in self.lanes}
+        # What one lane gave, and whoever keeps the cursor has, need not be given by another.
+        self.known = {tag for place in self.places.values() for tag in (*place.seen, *place.given)}
 
     def go(self, poll: Poll) -> Polled:
         from huggingface_hub import HfApi
@@ -217,6 +228,8 @@ class _Run:
 
     def _due(self, lane: _Lane) -> bool:
         place, every = self.places[lane.id], self.setting.full_every_hours
+        if place.done == self.round:
+            return False
         if lane.order != "full" or place.began is not None or place.at is None:
             return True
         return every is not None and abs(self.now - place.at) >= timedelta(hours=every)
@@ -233,6 +246,8 @@ class _Run:
         ]
         behind = max(0.0, (self.now - min(marks)).total_seconds()) if marks else 0.0
         cursor = {
+            # A round ends when each lane has ended a pass: polling goes on until then, and not for ever.
+            "round": self.round if unfinished else self.round + 1,
             "turn": (self.turn + done) % len(self.lanes),
             "lanes": {lane.id: text for lane in self.lanes if (text := self.places[lane.id].text())},
         }
@@ -287,14 +302,14 @@ class _Run:
             for entry, moment in zip(page, times, strict=True):
                 self.rows += 1
                 if place.floor is not None and moment < place.floor:
-                    place.end_pass(self.keep, self.now, complete=True)
+                    place.end_pass(self.keep, self.now, self.round, complete=True)
                     return True
                 if len(self.found) >= self.limit or not self._take(api, lane, place, entry, poll):
                     place.link = asked
                     return False
                 place.last = moment
             if following is None:
-                place.end_pass(self.keep, self.now, complete=True)
+                place.end_pass(self.keep, self.now, self.round, complete=True)
                 return True
             names = [str(entry.id) for entry in page]
             newer = bool(times) and last is not None and times[-1] > last
@@ -306,7 +321,7 @@ class _Run:
     def _give_up(self, lane: _Lane, why: str) -> bool:
         """End a pass that cannot be completed: its mark stays, so nothing below it is taken as seen."""
         self.failed.append(f"{self.source.name}: {lane.id}: {why}")
-        self.places[lane.id].end_pass(self.keep, self.now, complete=False)
+        self.places[lane.id].end_pass(self.keep, self.now, self.round, complete=False)
         return True
 
     def _page(self, api: Any, lane: _Lane, place: _Place, poll: Poll) -> tuple[str | None, list[Any]]:
@@ -337,7 +352,7 @@ class _Run:
         where = f"hf:{_PREFIX[lane.kind]}{identity}"
         key = f"{where}@{commit or to_text(lane.time(entry))}"[:300]
         tag = short(key)
-        if tag in place.given or tag in place.seen:
+        if tag in self.known:
             if tag not in place.given:
                 place.given.append(tag)
             return True
@@ -367,6 +382,7 @@ class _Run:
         for made in (candidate, *pulls):
             self.found.setdefault(made.key, made)
         place.given.append(tag)
+        self.known.add(tag)
         return True
 
     def _pulls(self, api: Any, kind: str, identity: str, poll: Poll) -> list[Candidate]:

@@ -79,6 +79,21 @@ def test_hundreds_with_one_time_lose_nobody_over_small_pages(hub: HubSimulator, 
     assert len(json.dumps(last.cursor)) < 40_000
 
 
+def test_more_than_a_cursor_remembers_comes_to_an_end(hub: HubSimulator, options: Make) -> None:
+    names = ["*a*", "*b*", "*c*", "*d*", "*e*"]
+    expected = _fill(hub, 900, prefix="abcde")
+    spec = {"kind": "hub", "name": "hub", "repositories": ["models"], "names": names}
+    source = open_source(spec, options())
+    found, last = drain(source, limit=200)
+    assert _names(found) == expected
+    assert len(hub.requests) < 300
+    again, last = drain(
+        source, last.cursor, limit=200
+    )  # some are given again, under their keys, and then no more
+    assert {c.key for c in again} <= {c.key for c in found}
+    assert len(json.dumps(last.cursor)) < 60_000
+
+
 def test_an_outage_of_hours_loses_nobody(hub: HubSimulator, options: Make) -> None:
     source = open_source({"kind": "hub", "name": "hub", "repositories": ["models"]}, options(max_requests=3))
     _fill(hub, 5, prefix="before")
