@@ -442,7 +442,9 @@ async def notices_root(settings: Settings, stop: asyncio.Event) -> None:
     checks: dict[str, Check] = {"records": records_check(engine), "delivery": says}
     saying.start()
     try:
-        async with HealthServer(settings.health_host, settings.health_port, checks):
+        async with HealthServer(
+            settings.health_host, settings.health_port, checks, Metrics("worker-notices")
+        ):
             await stop.wait()
     finally:
         await asyncio.to_thread(saying.stop, settings.shutdown_seconds)
