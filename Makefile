@@ -51,7 +51,7 @@ format: $(STAMP) ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 test: $(STAMP) ## every test (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 bench-log: $(STAMP) ## audit log: append rate up to 1 000 000 entries, proofs, verification rate
 	$(BIN)/python -m infra.bench.log

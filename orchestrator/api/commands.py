@@ -8,6 +8,7 @@ of the gateway: with an `Outcome`, with the domain's own error, or with `Unavail
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Literal, Protocol
 
@@ -84,6 +85,13 @@ class CommandGateway(Protocol):
         ...
 
 
+async def _read(operation: WithStartWorkflowOperation[object, str]) -> None:
+    """Look at the error that the SDK left in the operation too: unread, it is logged with its trace whenever it is collected."""
+    with suppress(Exception, asyncio.CancelledError):
+        async with asyncio.timeout(0):  # it is there, or it never will be
+            await operation.workflow_handle()
+
+
 def update_id(command: Command) -> str:
     """The ID of the update that carries a command.
 
@@ -126,9 +134,11 @@ class TemporalGateway:
                 )
                 return outcome
         except WorkflowAlreadyStartedError:
+            await _read(operation)
             told = f"the release {command.release} exists already"
             raise Conflict(told, [Reason("taken", "choose another id", "id")]) from None
         except _FAILURES as error:
+            await _read(operation)
             raise _translated(error, command.release) from None
 
     async def send(self, release: str, message: CommandMessage) -> Outcome:

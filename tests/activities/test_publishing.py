@@ -17,6 +17,7 @@ from artifacts.envelope import EnvelopePayload, file_keys, make_public_record
 from artifacts.errors import StoreUnavailable
 from artifacts.stores.directory import DirectoryStore
 from artifacts.stores.opening import elliptic_key_signer, verify_plaintext
+from infra.provision import new_pem
 from orchestrator.contracts.messages import AccessRequest, StepRequest
 from orchestrator.domain import commands as cmd
 from orchestrator.domain.decide import apply
@@ -250,9 +251,7 @@ class Opened(Outside):
             artifacts.register(session, known, self.sealed.manifest)
         key = folder / "model.pem"
         if plaintext:
-            from infra.provision import _new_pem
-
-            key.write_bytes(_new_pem())
+            key.write_bytes(new_pem())
             self.activities = PublishingActivities(
                 engine,
                 lambda: DirectoryStore(self.folder),
