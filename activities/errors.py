@@ -2,7 +2,7 @@
 
     orchestrator.domain.errors.SluiceError   type = its code, details = its reasons; retried only when it is `Unavailable`
     artifacts.errors.ArtifactError           type = the class's name in kebab case; retried when it says `retryable`
-    what waits (a second lock, custody's clock) type as above, details = its reasons, then seconds; the workflow waits and asks again,
+    what waits (a second lock, custody's clock) type as above, details = its reasons, then seconds, then who approves what; the workflow waits and asks again,
                                              so that no attempt is used up
     orchestrator.trust.errors.TrustError     type = its code; never retried: bytes do not mend themselves
     anything else                            a bug or the machine: retried as Temporal does
@@ -15,9 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
 
 from temporalio.exceptions import ApplicationError
 
+from artifacts.custody.errors import SecondLockPending
 from artifacts.errors import ArtifactError
 from orchestrator.contracts.names import WAITS_FOR_CLOCK, WAITS_FOR_LOCK
 from orchestrator.domain.errors import SluiceError, Unavailable
@@ -37,8 +40,23 @@ def told(error: SluiceError | ArtifactError | TrustError) -> ApplicationError:
         name = _HUMP.sub("-", type(error).__name__.removesuffix("Error")).lower()
         # whether a second lock opens is up to people: tries are not used up on them
         retried = error.retryable and name != WAITS_FOR_LOCK
-        return ApplicationError(str(error), [], type=name, non_retryable=not retried)
+        more = [None, _waiting(error)] if isinstance(error, SecondLockPending) else []
+        return ApplicationError(str(error), [], *more, type=name, non_retryable=not retried)
     return ApplicationError(str(error), [], type=error.code, non_retryable=True)
+
+
+def _waiting(pending: SecondLockPending) -> dict[str, Any]:
+    """What of a second lock the release shows: who approves what, and by when. No secret is in it."""
+    requests = [
+        {
+            "about": request.about,
+            "accessor": request.accessor,
+            "expires_at": datetime.fromtimestamp(int(request.expires_at), UTC).isoformat(),
+            "approved_by": list(request.approved_by),
+        }
+        for request in pending.requests
+    ]
+    return {"approvers": pending.approvers, "requests": requests}
 
 
 @contextmanager

@@ -14,19 +14,23 @@ Custody makes its own keys on its first start, and writes its public half; the f
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from activities.custody.keys import CustodyKeys, CustodyPublic, load_or_make
+from activities.custody.memory import CustodyMemory
 from activities.leaks.keys import MonitorKeys, MonitorPublic
 from activities.leaks.keys import load_or_make as load_monitor_keys
 from artifacts.custody.aws_kms import AwsKms
 from artifacts.custody.base import KeyProvider
+from artifacts.custody.errors import SecondLockPending
 from artifacts.custody.local import InsecureUnprotectedKeyring, LocalKeyring
 from artifacts.custody.openbao import OpenBaoTransit
 from artifacts.signing import SigningKey
@@ -116,6 +120,7 @@ def key_provider(settings: Settings, *, make: bool = False) -> KeyProvider:
                 settings.openbao_token_file,
                 mount=settings.openbao_mount,
                 ca_file=settings.openbao_ca_file,
+                approvers=settings.openbao_approvers,
             )
         case Kind.AWS_KMS:
             return AwsKms(settings.aws_kms_key_id or "", endpoint_url=settings.aws_kms_endpoint_url)
@@ -128,12 +133,41 @@ def key_provider(settings: Settings, *, make: bool = False) -> KeyProvider:
 
 
 def custody_keys(settings: Settings, provider: KeyProvider) -> CustodyKeys:
-    """Custody's own keys, made on the first start; its public half is written for the others."""
+    """Custody's own keys, made on the first start; its public half is written for the others.
+
+    Raises:
+        SecondLockPending: a control group guards them as well; call again with the same provider (`keys_when_approved`).
+    """
     keys = load_or_make(settings.effective_custody_keys_file, provider, settings.custody_log_name)
     public_file = settings.effective_custody_public_file
     if not public_file.exists() or read_custody_public(public_file) != keys.public:
         _write_public(public_file, keys.public.as_dict())
     return keys
+
+
+def custody_memory(settings: Settings) -> CustodyMemory:
+    """Custody's own database, with its password."""
+    password = settings.custody_database_password_file
+    return CustodyMemory(
+        settings.effective_custody_database_url,
+        None if password is None else read_secret(password, "custody_database_password_file"),
+    )
+
+
+async def keys_when_approved(
+    settings: Settings, provider: KeyProvider, tell: Callable[..., object], seconds: float = 5.0
+) -> CustodyKeys:
+    """`custody_keys`, asked for again until people have approved them; `tell(why=…)` once for each request that waits."""
+    told: set[str] = set()
+    while True:
+        try:
+            return await asyncio.to_thread(custody_keys, settings, provider)
+        except SecondLockPending as pending:
+            asked = {request.accessor for request in pending.requests}
+            if asked != told:
+                tell(why=str(pending))
+                told = asked
+            await asyncio.sleep(seconds)
 
 
 def _write_public(path: Path, value: dict[str, str]) -> None:

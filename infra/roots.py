@@ -7,7 +7,7 @@ requests, and on the stop event lets running activities finish.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -263,19 +263,14 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
     from activities.copies.activity import CopyActivities
     from activities.copies.making import CopyingCustody, CopyPlaces
     from activities.custody.activity import CustodyActivities, Watching
-    from activities.custody.memory import CustodyMemory
     from activities.custody.second_place import open_place
     from infra.parts import StoreOpener, records_engine
-    from infra.provision import custody_keys, key_provider
+    from infra.provision import custody_memory, key_provider, keys_when_approved
 
     engine = records_engine(settings)
     provider = key_provider(settings, make=settings.dev)
-    keys = custody_keys(settings, provider)
-    memory_password = settings.custody_database_password_file
-    memory = CustodyMemory(
-        settings.effective_custody_database_url,
-        None if memory_password is None else read_secret(memory_password, "custody_database_password_file"),
-    )
+    keys = await keys_when_approved(settings, provider, partial(log.warning, "custody cannot start yet"))
+    memory = custody_memory(settings)
     now = partial(datetime.now, UTC)
     places_of_copies = CopyPlaces(
         open_store=StoreOpener(settings),
@@ -361,14 +356,22 @@ def records_check(engine: Engine) -> Check:
     return check
 
 
-def worker_root(role: Role, parts: Callable[[Settings, Client], Awaitable[WorkerParts]]) -> Root:
+def worker_root(role: Role, parts: Callable[[Settings, Client], Coroutine[Any, Any, WorkerParts]]) -> Root:
     """The root of a worker, from the function that builds its parts."""
 
     async def root(settings: Settings, stop: asyncio.Event) -> None:
         client = await connect(
             settings, patience=timedelta(seconds=30), identity=f"{role.value}@{settings.deployment}"
         )
-        await serve_worker(settings, stop, client, await parts(settings, client))
+        building = asyncio.ensure_future(parts(settings, client))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({building, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not building.done():  # custody may wait long for people before it can start
+            building.cancel()
+            await asyncio.wait({building})
+            return
+        await serve_worker(settings, stop, client, building.result())
 
     return root
 

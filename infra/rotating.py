@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from datetime import UTC, datetime
 from functools import partial
 
 from activities.custody.keys import rewrap_file
-from activities.custody.memory import CustodyMemory
 from activities.custody.opening import Custody
 from infra.parts import records_engine
-from infra.provision import custody_keys, key_provider
+from infra.provision import custody_memory, key_provider, keys_when_approved
 from infra.settings import Role, Settings
 
 
@@ -28,9 +29,9 @@ def rotate_kek(settings: Settings, by: str, *, resume: bool) -> tuple[int, int]:
     settings.for_role(Role.CUSTODY)
     engine = records_engine(settings)
     provider = key_provider(settings)
-    memory = CustodyMemory(settings.effective_custody_database_url)
+    memory = custody_memory(settings)
     try:
-        keys = custody_keys(settings, provider)
+        keys = asyncio.run(keys_when_approved(settings, provider, _say))
         custody = Custody(engine, memory, provider, keys, partial(datetime.now, UTC))
         done = custody.rotate(resume=resume, by=by)
         rewrap_file(settings.effective_custody_keys_file, provider)
@@ -38,3 +39,7 @@ def rotate_kek(settings: Settings, by: str, *, resume: bool) -> tuple[int, int]:
     finally:
         memory.close()
         engine.dispose()
+
+
+def _say(*, why: str) -> None:
+    print(why, file=sys.stderr, flush=True)

@@ -313,6 +313,12 @@ class Settings(BaseSettings):
     openbao_ca_file: Path | None = Field(
         default=None, description="PEM file of the authority that signed OpenBao's certificate."
     )
+    openbao_approvers: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Where a control group guards the key: who approves, in words for the people who see a step wait, such as "
+        "`two of sluice-approvers`. OpenBao tells custody nobody's name before they have approved.",
+    )
     aws_kms_key_id: str | None = Field(default=None, description="ARN or alias of the key in AWS KMS.")
     aws_kms_endpoint_url: str | None = Field(
         default=None, description="Endpoint of AWS KMS, if not AWS's own."

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from activities.copies.making import CopyPlaces
 from activities.copies.tracing import Traced, TracingCustody
-from activities.custody.memory import CustodyMemory
 from infra.parts import StoreOpener, records_engine
-from infra.provision import custody_keys, key_provider
+from infra.provision import custody_memory, key_provider, keys_when_approved
 from infra.settings import Role, Settings
 
 
@@ -24,13 +25,13 @@ def trace(settings: Settings, release: str, component: str, suspect: list[Path],
     settings.for_role(Role.CUSTODY)
     engine = records_engine(settings)
     provider = key_provider(settings)
-    memory = CustodyMemory(settings.effective_custody_database_url)
+    memory = custody_memory(settings)
     try:
         custody = TracingCustody(
             engine,
             memory,
             provider,
-            custody_keys(settings, provider),
+            asyncio.run(keys_when_approved(settings, provider, _say)),
             partial(datetime.now, UTC),
             signed_only=settings.custody_signed_only,
             places=CopyPlaces(
@@ -43,3 +44,7 @@ def trace(settings: Settings, release: str, component: str, suspect: list[Path],
     finally:
         memory.close()
         engine.dispose()
+
+
+def _say(*, why: str) -> None:
+    print(why, file=sys.stderr, flush=True)

@@ -15,14 +15,15 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from activities.custody.copies import MadeCopy, lineage
 from activities.custody.errors import CustodyRefused
-from activities.custody.opening import Asked, Custody
+from activities.custody.opening import Asked, Custody, purpose_of
+from activities.custody.second_lock import Purpose
 from artifacts.envelope import EnvelopePayload, file_keys
 from artifacts.keys import RootKey, unwrap_root
 from artifacts.manifest import Manifest, manifest_key, open_inner, parse_manifest
@@ -90,6 +91,7 @@ class CopyingCustody(Custody):
         """
         with self._refusing(asked.release, asked.step, asked.attempt):
             state, grants = self._judge(asked)
+            purpose = replace(purpose_of(asked, state), given="copies")
             made: dict[str, list[GrantCopy]] = {}
             for grant in grants:
                 step = state.plan.step(grant.step)
@@ -97,9 +99,10 @@ class CopyingCustody(Custody):
                     components = [c for c in grant.components if state.carried_by.get(c) == base]
                     if step is None or not state.plan.marks(step, grant.holder_kind, components):
                         continue
-                    made.setdefault(grant.id, []).append(
-                        self._marked(state, asked, grant, base, components, tell)
-                    )
+                    with self._waiting_for(purpose):
+                        copy = self._marked(state, asked, grant, base, components, purpose, tell)
+                    made.setdefault(grant.id, []).append(copy)
+            self.second_lock.done(purpose)
             return made
 
     def _marked(
@@ -109,6 +112,7 @@ class CopyingCustody(Custody):
         grant: ev.Grant,
         base: str,
         components: list[str],
+        purpose: Purpose,
         tell: Tell | None,
     ) -> GrantCopy:
         from artifacts.leaks.errors import MarkError
@@ -117,7 +121,7 @@ class CopyingCustody(Custody):
 
         location = state.artifacts[base].location
         origin = lineage(self.copies.of_release(state.release), base)
-        key = self._mark_key(state, origin)
+        key = self._mark_key(state, origin, purpose)
         commitment = "sha256:" + key.commitment(origin)
         copy_id = copied_id(state.release, base, "mark", grant.id)
         known = self.copies.get(copy_id)
@@ -132,7 +136,7 @@ class CopyingCustody(Custody):
                 for name, mark in state.plan.marks(step, grant.holder_kind, components).items()
             }
             source_manifest = self._manifest(state, base)
-            payload = self._opening(state, source_manifest, components)
+            payload = self._opening(state, source_manifest, components, purpose)
             with (
                 self._store(location) as store,
                 OpenedArtifact(store, source_manifest, payload) as opened,
@@ -225,18 +229,23 @@ class CopyingCustody(Custody):
             if known is not None:
                 manifest = self._manifest(state, new_id, known.manifest_digest)
                 return _resealed(artifact, manifest, location, 0)
-            return self._sealed_anew(state, rotation, artifact, digest, location, owner, tell)
+            purpose = Purpose(release, "rotation", rotation, given=artifact)
+            with self._waiting_for(purpose):
+                made = self._sealed_anew(state, purpose, artifact, digest, location, owner, tell)
+            self.second_lock.done(purpose)
+            return made
 
     def _sealed_anew(
         self,
         state: ReleaseState,
-        rotation: str,
+        purpose: Purpose,
         artifact: str,
         digest: str,
         location: str,
         owner: MadeCopy | None,
         tell: Tell | None,
     ) -> Resealed:
+        rotation = purpose.name
         old = self._manifest(state, artifact, digest)
         new_id = copied_id(state.release, artifact, "reseal", rotation)
         monitor = self._places.monitor() if owner is None else None
@@ -245,7 +254,7 @@ class CopyingCustody(Custody):
             sealed = reseal_artifact(
                 store,
                 old,
-                self._opening(state, old, None),
+                self._opening(state, old, None, purpose),
                 store,
                 monitor=monitor,
                 **self._sealing(state, new_id, tell),
@@ -308,7 +317,10 @@ class CopyingCustody(Custody):
             )
         issues = [i for i in self._issues(state, [grant]) if i.manifest.artifact_id in grant.renew]
         attempt = int(grant.id[len(grant.step) + 1 :].partition(".")[0])
-        return self._issue(Asked(state.release, grant.step, attempt, state.updated_at, {}), state, issues)
+        asked = Asked(state.release, grant.step, attempt, state.updated_at, {})
+        return self._issue(
+            asked, state, issues, Purpose(state.release, "renewal", grant.step, attempt, grant.id)
+        )
 
     # --- what all of them do -----------------------------------------------------------------------------------------
 
@@ -325,11 +337,13 @@ class CopyingCustody(Custody):
             )
         return self._places.open_store(location)
 
-    def _root(self, state: ReleaseState, manifest: Manifest) -> RootKey:
-        return self.keeping.unwrap(state, self.keeping.hold(state, manifest), manifest)
+    def _root(self, state: ReleaseState, manifest: Manifest, purpose: Purpose) -> RootKey:
+        name = manifest.artifact_id
+        held = {name: self.keeping.hold(state, manifest)}
+        return self.keeping.unwrap(state, held, {name: manifest}, purpose.key)[name]
 
     def _opening(
-        self, state: ReleaseState, manifest: Manifest, components: Sequence[str] | None
+        self, state: ReleaseState, manifest: Manifest, components: Sequence[str] | None, purpose: Purpose
     ) -> EnvelopePayload:
         """What opens an artifact inside custody; it never leaves."""
         return EnvelopePayload(
@@ -338,7 +352,7 @@ class CopyingCustody(Custody):
             release=state.release,
             step="custody",
             grant="custody",
-            keys=file_keys(self._root(state, manifest), manifest, components),
+            keys=file_keys(self._root(state, manifest, purpose), manifest, components),
             issued_at=self._clock(),
             not_after=None,
         )
@@ -464,10 +478,12 @@ class CopyingCustody(Custody):
             return state.superseded[copy.artifact].location
         return self._places.stores[0]
 
-    def _mark_key(self, state: ReleaseState, origin: str) -> MarkKey:
+    def _mark_key(self, state: ReleaseState, origin: str, purpose: Purpose) -> MarkKey:
         from artifacts.leaks.marks import MarkKey
 
-        secret = self.keeping.mark_secret(state, origin, lambda raw: MarkKey(raw).commitment(origin))
+        secret = self.keeping.mark_secret(
+            state, origin, lambda raw: MarkKey(raw).commitment(origin), purpose.key
+        )
         return MarkKey(secret)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from activities.copies.making import CopyingCustody, issued_files
 from activities.custody.copies import MadeCopy, lineage
+from activities.custody.second_lock import Purpose
 from artifacts.leaks.errors import MarkError, UnreadableError
 from artifacts.leaks.marking import SealedSource
 from artifacts.leaks.tracing import ACCUSE_Z, INVESTIGATE_Z, TraceReport, trace_files
@@ -84,8 +85,13 @@ class TracingCustody(CopyingCustody):
                     [Reason("mark", f"the plan marks it with `components.{component}.mark`")],
                 )
             files = [_file(path) for path in suspect]
-            exact = self._exact(state, base, component, issued, files)
-            report = self._report(state, base, origin, component, issued, suspect, files, exact, by)
+            purpose = Purpose(release, "trace", component)
+            with self._waiting_for(purpose):
+                exact = self._exact(state, base, component, issued, files, purpose)
+                report = self._report(
+                    state, base, origin, component, issued, suspect, files, exact, by, purpose
+                )
+            self.second_lock.done(purpose)
             signed = self._keys.envelopes.sign(canonical(report), PAYLOAD_TYPE)
             return Traced(report, signed, self._logged(release, component, report, signed))
 
@@ -100,9 +106,10 @@ class TracingCustody(CopyingCustody):
         files: list[dict[str, Any]],
         exact: dict[str, list[str]],
         by: str,
+        purpose: Purpose,
     ) -> dict[str, Any]:
         names = sorted({str(copy.holder) for copy in issued})
-        found, why_not = self._by_marks(state, base, origin, component, suspect, names)
+        found, why_not = self._by_marks(state, base, origin, component, suspect, names, purpose)
         z = {} if found is None else {trace.partner: trace for trace in found.partners}
         partners = [
             {
@@ -144,11 +151,12 @@ class TracingCustody(CopyingCustody):
         component: str,
         suspect: Sequence[Path],
         names: list[str],
+        purpose: Purpose,
     ) -> tuple[TraceReport | None, str | None]:
         """Every partner's z; or why the suspect cannot be compared, which is no acquittal."""
         manifest = self._manifest(state, base)
         store = self._store(state.artifacts[base].location)
-        payload = self._opening(state, manifest, [component])
+        payload = self._opening(state, manifest, [component], purpose)
         with store, OpenedArtifact(store, manifest, payload) as opened, ExitStack() as stack:
             sources = []
             for path in opened.paths():
@@ -156,7 +164,8 @@ class TracingCustody(CopyingCustody):
                     file = stack.enter_context(opened.open(path))
                     sources.append(SealedSource(file, path))
             try:
-                return trace_files(suspect, sources, self._mark_key(state, origin), origin, names), None
+                key = self._mark_key(state, origin, purpose)
+                return trace_files(suspect, sources, key, origin, names), None
             except (MarkError, UnreadableError) as error:
                 return None, str(error)
 
@@ -167,13 +176,14 @@ class TracingCustody(CopyingCustody):
         component: str,
         issued: list[MadeCopy],
         files: list[dict[str, Any]],
+        purpose: Purpose,
     ) -> dict[str, list[str]]:
         """Tier 0: who was issued a file of exactly these bytes; by the digests in the copies' own sealed manifests.
 
         A file that several copies share, or that the base has as well (it carries no mark), says nothing about whose it was.
         """
         manifest = self._manifest(state, base)
-        root = self._root(state, manifest)
+        root = self._root(state, manifest, purpose)
         plain = set()
         for entry in manifest.of_components([component]):
             key = root.file_key(manifest.artifact_id, entry.path, entry.version)
@@ -183,7 +193,7 @@ class TracingCustody(CopyingCustody):
         for copy in issued:
             own = self._manifest(state, copy.artifact, copy.manifest_digest)
             marked = {entry.path for entry in own.of_components([component])}
-            for file in issued_files(own, self._root(state, own)):
+            for file in issued_files(own, self._root(state, own, purpose)):
                 if file["sha256"] in suspects and file["path"] in marked:
                     owners.setdefault(file["sha256"], {})[str(copy.holder)] = str(file["path"])
         found: dict[str, list[str]] = {}

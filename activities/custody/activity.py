@@ -103,6 +103,10 @@ class Watching(threading.Thread):
         self._untaken |= self._custody.watch.fresh()
         for release in sorted(self._untaken):
             self._take_in(release)
+        try:
+            self._custody.forget()
+        except (TrustError, SluiceError) as error:
+            _log.warning("requests to the second lock stay as they are", why=str(error))
 
     def _take_in(self, release: str) -> None:
         try:

@@ -9,12 +9,14 @@ rotate    everything anew under the KEK's newest version
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from activities.custody.errors import CustodyRefused
 from activities.custody.keys import CustodyKeys
 from activities.custody.memory import CustodyMemory, Holding
 from artifacts.custody.base import KeyProvider, WrappedKey, wrapping_context
+from artifacts.custody.errors import SecondLockPending
+from artifacts.custody.second_lock import LockRequest
 from artifacts.keys import RootKey, unwrap_root
 from artifacts.manifest import Manifest
 from orchestrator.domain.state import ReleaseState
@@ -82,28 +84,86 @@ class Keeping:
             Holding(artifact, state.release, "sha256:" + manifest.digest, state.plan_digest, str(wrapped))
         )
 
-    def unwrap(self, state: ReleaseState, holding: Holding, manifest: Manifest) -> RootKey:
-        """The root, in clear: only here, only for the time of one request.
+    def unwrap(
+        self,
+        state: ReleaseState,
+        holdings: Mapping[str, Holding],
+        manifests: Mapping[str, Manifest],
+        purpose: str,
+    ) -> dict[str, RootKey]:
+        """The roots, in clear: only here, only for the time of one request, and either all of them or none.
+
+        Where a second lock stands, people are asked for every root at once, and none is fetched before all are approved: no root
+        waits in clear for another one's approval.
+
+        Args:
+            state: the release.
+            holdings: artifact → what is held of it.
+            manifests: artifact → its manifest.
+            purpose: what the roots are for (`second_lock.Purpose.key`).
 
         Raises:
             CustodyRefused: what is held is not what the manifest commits to.
+            SecondLockPending: people must approve first; it names every request.
             KeyProviderError: the key service refuses, or the context is another.
         """
-        context = wrapping_context(state.release, holding.artifact, state.plan_digest)
-        root = RootKey(self._provider.unwrap(WrappedKey.parse(holding.wrapped), context))
-        if root.commitment(holding.artifact) != manifest.root_commitment:
-            raise CustodyRefused(
-                f"the key held for {holding.artifact} is not the one that its manifest commits to"
-            )
-        return root
+        wrapped = {name: WrappedKey.parse(holding.wrapped) for name, holding in holdings.items()}
+        contexts = {
+            name: wrapping_context(state.release, holding.artifact, state.plan_digest)
+            for name, holding in holdings.items()
+        }
+        asked = {
+            name: self._provider.second_lock(wrapped[name], contexts[name], purpose) for name in holdings
+        }
+        waiting = [request for request in asked.values() if request is not None and request.approved is False]
+        roots: dict[str, RootKey] = {}
+        approvers = None
+        # first those that nobody was asked for; then, if nothing waits, those that are approved
+        for name in sorted(holdings, key=lambda name: asked[name] is not None):
+            if asked[name] is not None and waiting:
+                continue
+            try:
+                roots[name] = RootKey(self._provider.unwrap(wrapped[name], contexts[name], purpose))
+            except SecondLockPending as pending:
+                waiting += pending.requests
+                approvers = pending.approvers
+        if waiting:
+            raise SecondLockPending(sorted(waiting, key=lambda request: request.about), approvers)
+        for name, root in roots.items():
+            if root.commitment(name) != manifests[name].root_commitment:
+                raise CustodyRefused(f"the key held for {name} is not the one that its manifest commits to")
+        return roots
 
-    def mark_secret(self, state: ReleaseState, artifact: str, commitment: Callable[[bytes], str]) -> bytes:
+    def hold_all(self, state: ReleaseState, manifests: Iterable[Manifest]) -> dict[str, Holding]:
+        """`hold` of several artifacts; where a second lock stands, people are asked for all of them at once.
+
+        Raises:
+            SecondLockPending: an amended plan is another context, and wrapping anew waits for people; it names every request.
+            CustodyRefused, KeyProviderError: as `hold`.
+        """
+        held: dict[str, Holding] = {}
+        waiting: list[LockRequest] = []
+        approvers = None
+        for manifest in manifests:
+            try:
+                held[manifest.artifact_id] = self.hold(state, manifest)
+            except SecondLockPending as pending:
+                waiting += pending.requests
+                approvers = pending.approvers
+        if waiting:
+            raise SecondLockPending(waiting, approvers)
+        return held
+
+    def mark_secret(
+        self, state: ReleaseState, artifact: str, commitment: Callable[[bytes], str], purpose: str
+    ) -> bytes:
         """The secret of an artifact's marks, drawn the first time and held like a root.
 
         Args:
             state: the release.
             artifact: the artifact that copies are marked under.
             commitment: of a secret, 64 hex digits; held beside it.
+            purpose: what it is for (`second_lock.Purpose.key`).
 
         Raises:
             CustodyRefused: it belongs to another release, or is not the one that was committed to.
@@ -122,7 +182,7 @@ class Keeping:
         if holding.release != state.release:
             raise CustodyRefused(f"{artifact} is bound to the release {holding.release}, which had it first")
         context = wrapping_context(holding.release, name, holding.plan_digest)
-        secret = self._provider.unwrap(WrappedKey.parse(holding.wrapped), context)
+        secret = self._provider.unwrap(WrappedKey.parse(holding.wrapped), context, purpose)
         if "sha256:" + commitment(secret) != holding.manifest_digest:
             raise CustodyRefused(f"the mark key held for {artifact} is not the one that was committed to")
         return secret

@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from artifacts.custody.base import KeyProvider, WrappedKey, wrapping_context
+from artifacts.custody.errors import SecondLockPending
+from artifacts.custody.second_lock import LockRequest
 from artifacts.errors import KeyProviderError
 from artifacts.keys import HybridIdentity, custody_identity, custody_keygen
 from artifacts.signing import SigningKey, VerifyKey
@@ -19,6 +22,7 @@ from orchestrator.trust.checkpoints import NoteSigner, NoteVerifier
 from orchestrator.trust.keys import PrivateKey
 
 _FORMAT = "sluice-custody-keys/v1"
+_START = "custody starts"
 _CONTEXT = wrapping_context("custody", "identity", "sha256:" + "0" * 64)
 
 
@@ -72,6 +76,7 @@ def load_or_make(path: Path, provider: KeyProvider, origin: str) -> CustodyKeys:
         origin: the log's name, such as `sluice.example/log`.
 
     Raises:
+        SecondLockPending: a control group guards the keys; people are asked for all three at once. Call again with the same provider.
         KeyProviderError: the file is damaged, or the provider does not open it.
     """
     if not path.exists():
@@ -79,9 +84,10 @@ def load_or_make(path: Path, provider: KeyProvider, origin: str) -> CustodyKeys:
     try:
         stored = json.loads(path.read_text())
         _check_format(stored["format"])
-        identity = custody_identity(_unwrap(provider, stored["identity"]).decode())
-        envelopes = SigningKey.parse(_unwrap(provider, stored["envelopes"]).decode())
-        log = NoteSigner(stored["origin"], PrivateKey.from_seed(_unwrap(provider, stored["log"])))
+        own = _unwrap_all(provider, {name: stored[name] for name in ("identity", "envelopes", "log")})
+        identity = custody_identity(own["identity"].decode())
+        envelopes = SigningKey.parse(own["envelopes"].decode())
+        log = NoteSigner(stored["origin"], PrivateKey.from_seed(own["log"]))
     except (ValueError, KeyError, TypeError) as error:
         raise KeyProviderError(
             f"custody keys {path}: damaged ({type(error).__name__}); restore the file"
@@ -141,5 +147,18 @@ def _make(path: Path, provider: KeyProvider, origin: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _unwrap(provider: KeyProvider, text: str) -> bytes:
-    return provider.unwrap(WrappedKey.parse(text), _CONTEXT)
+def _unwrap_all(provider: KeyProvider, wrapped: Mapping[str, str]) -> dict[str, bytes]:
+    """All of custody's keys or none; where people have to approve, they are asked for all of them at once."""
+    opened: dict[str, bytes] = {}
+    waiting: list[LockRequest] = []
+    approvers = None
+    for name, text in wrapped.items():
+        try:
+            opened[name] = provider.unwrap(WrappedKey.parse(text), _CONTEXT, _START)
+        except SecondLockPending as pending:
+            waiting += [replace(request, about=f"custody's {name}") for request in pending.requests]
+            approvers = pending.approvers
+    if waiting:
+        raise SecondLockPending(waiting, approvers)
+    provider.give_up(_START)
+    return opened

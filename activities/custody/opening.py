@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -24,7 +24,8 @@ from activities.custody.errors import CustodyRefused, CustodyWaits, Unbacked
 from activities.custody.keeping import Keeping
 from activities.custody.keys import CustodyKeys
 from activities.custody.late import judge_late
-from activities.custody.memory import CustodyMemory, Holding, Refusal
+from activities.custody.memory import CustodyMemory, Refusal
+from activities.custody.second_lock import Purpose, SecondLock
 from activities.custody.watch import ClockSetBack, LogWatch
 from artifacts.custody.base import KeyProvider
 from artifacts.custody.errors import SecondLockPending
@@ -39,6 +40,7 @@ from orchestrator.domain.errors import Reason, SluiceError, Unavailable
 from orchestrator.domain.gate import still_holds
 from orchestrator.domain.plan import Plan, recipient_digest
 from orchestrator.domain.state import ReleaseState
+from orchestrator.domain.values import digest
 from orchestrator.records import artifacts as artifact_records
 from orchestrator.records import audit, envelopes, partners
 from orchestrator.records.database import reading, writing
@@ -104,8 +106,8 @@ class Custody:
         self._clock, self._tolerance, self._signed_only = clock, tolerance, signed_only
         self.keeping = Keeping(memory, provider, keys)
         self._lock = threading.Lock()
-        self._waiting: dict[tuple[object, ...], tuple[str, str, dict[str, RootKey]]] = {}
         self._said: dict[tuple[str, str, int], str] = {}
+        self.second_lock = SecondLock(memory, provider, keys)
         self.copies = CopyMemory(memory)
         self.watch = LogWatch(engine, memory, clock)
 
@@ -121,15 +123,26 @@ class Custody:
 
     def _make(self, asked: Asked) -> dict[str, dict[str, str]]:
         state, grants = self._judge(asked)
-        return self._issue(asked, state, self._issues(state, grants))
+        return self._issue(asked, state, self._issues(state, grants), purpose_of(asked, state))
 
-    def _issue(self, asked: Asked, state: ReleaseState, issues: Sequence[Issue]) -> dict[str, dict[str, str]]:
+    def _issue(
+        self, asked: Asked, state: ReleaseState, issues: Sequence[Issue], purpose: Purpose
+    ) -> dict[str, dict[str, str]]:
         """Write the leaf, unwrap, make and keep the envelopes of what was judged to be given."""
         manifests = {issue.manifest.artifact_id: issue.manifest for issue in issues}
         grants = list({issue.grant.id: issue.grant for issue in issues}.values())
-        holdings = {name: self.keeping.hold(state, manifest) for name, manifest in manifests.items()}
+        given = [[i.grant.id, i.grant.recipient, i.manifest.digest, i.components] for i in issues]
+        purpose = replace(purpose, given=digest([state.plan_digest, *given]))
+        with self._waiting_for(purpose):
+            holdings = self.keeping.hold_all(state, manifests.values())
         recipients = {grant.id: self._recipient(state.plan, grant) for grant in grants}
-        leaf, proof, roots = self._unwrapped(asked, state, issues, manifests, holdings)
+        # one request, one leaf: while people approve, the leaf that announced it stands for all later tries, of either worker
+        index = self.second_lock.announced(purpose)
+        leaf, proof, index = (
+            self._log(asked, state, issues, manifests) if index is None else self._proved(index)
+        )
+        with self._waiting_for(purpose, index):
+            roots = self.keeping.unwrap(state, holdings, manifests, purpose.key)
         made: dict[str, dict[str, str]] = {}
         sealed: list[tuple[str, bytes, ev.Grant]] = []
         for issue in issues:
@@ -157,39 +170,8 @@ class Custody:
                     holder=grant.holder,
                     at=now,
                 )
+        self.second_lock.done(purpose)
         return made
-
-    def _unwrapped(
-        self,
-        asked: Asked,
-        state: ReleaseState,
-        issues: Sequence[Issue],
-        manifests: Mapping[str, Manifest],
-        holdings: Mapping[str, Holding],
-    ) -> tuple[str, str, dict[str, RootKey]]:
-        """The leaf, its proof, and the roots in clear.
-
-        While a control group has not approved every root, the leaf that announces them stands for all later tries (one request,
-        one leaf), and what was approved is kept in this process alone: an approval gives a root once.
-        """
-        given = tuple(sorted((issue.grant.id, issue.manifest.digest) for issue in issues))
-        mine = (asked.release, asked.step, asked.attempt, asked.at, state.seq, state.plan_digest, given)
-        with self._lock:
-            known = self._waiting.get(mine)
-        leaf, proof, roots = known or (*self._log(asked, state, issues, manifests), {})
-        try:
-            for name, held in holdings.items():
-                if name not in roots:
-                    roots[name] = self.keeping.unwrap(state, held, manifests[name])
-        except SecondLockPending:
-            with self._lock:
-                while len(self._waiting) >= _WAITING_KEPT:
-                    del self._waiting[next(iter(self._waiting))]
-                self._waiting[mine] = leaf, proof, roots
-            raise
-        with self._lock:
-            self._waiting.pop(mine, None)
-        return leaf, proof, roots
 
     def take_in(self, release: str) -> list[str]:
         """Take in the roots of a release's artifacts, bound to it from then on; the artifacts held after.
@@ -200,9 +182,21 @@ class Custody:
         self.watch.catch_up()
         history = [event for event, _ in self.watch.history(release)]
         state = self._checked(release, history).state
-        return [
-            self.keeping.hold(state, self._manifest(state, name)).artifact for name in sorted(state.artifacts)
-        ]
+        held = self.keeping.hold_all(state, [self._manifest(state, name) for name in sorted(state.artifacts)])
+        return list(held)
+
+    def forget(self) -> None:
+        """Give up requests to a second lock that nobody needs any more: their entry is done or taken back, or their time is over.
+
+        Raises:
+            TrustError, SluiceError: the log has no honest reading; what has lapsed is forgotten all the same.
+        """
+        self.second_lock.end_late(self._clock())
+        for release in self.second_lock.releases():
+            history = [event for event, _ in self.watch.history(release)]
+            ended = self.second_lock.end_of(self._checked(release, history).state)
+            if ended:
+                _log.info("requests to the second lock given up", release=release, requests=ended)
 
     def rotate(self, *, resume: bool = False, by: str | None = None) -> tuple[int, int]:
         """Rotate the key-encryption key and wrap every root anew; the new version, and how many roots.
@@ -362,8 +356,8 @@ class Custody:
 
     def _log(
         self, asked: Asked, state: ReleaseState, issues: Sequence[Issue], manifests: Mapping[str, Manifest]
-    ) -> tuple[str, str]:
-        """Write what is about to be unwrapped, and sign a checkpoint over it; the leaf and its proof."""
+    ) -> tuple[str, str, int]:
+        """Write what is about to be unwrapped, and sign a checkpoint over it; the leaf, its proof and its place."""
         grants = {issue.grant.id: issue.grant for issue in issues}
         own = {
             name: sorted(issue.manifest.artifact_id for issue in issues if issue.grant.id == name)
@@ -390,13 +384,22 @@ class Custody:
         }
         with writing(self._engine) as session:
             index = audit.append(session, "custody", body, at=self._clock(), release=asked.release)
+        return self._proved(index)
+
+    def _proved(self, index: int) -> tuple[str, str, int]:
+        """A leaf of custody's own, its proof under a checkpoint signed now, and its place.
+
+        Raises:
+            TrustError: the log was rewritten; the leaf is not the one that stands in it.
+        """
+        with reading(self._engine) as session:
             leaf = audit.leaf(session, index).body
         note = self.sign_checkpoint()
         checkpoint = Checkpoint.parse(note.partition("\n\n")[0] + "\n")
         with reading(self._engine) as session:
             path = audit.inclusion(session, index, checkpoint.size)
         verify_inclusion(leaf_hash(leaf), index, checkpoint.size, path, checkpoint.root)
-        return leaf.decode(), format_proof(index, path, note)
+        return leaf.decode(), format_proof(index, path, note), index
 
     def sign_checkpoint(self) -> str:
         """Verify the log up to its end, sign a checkpoint over it, and keep it with the records.
@@ -416,8 +419,6 @@ class Custody:
         try:
             yield
         except (SluiceError, TrustError, ArtifactError) as error:
-            if isinstance(error, SecondLockPending):
-                self._say_waiting(release, step, attempt, error)
             if isinstance(error, Unavailable) or (isinstance(error, ArtifactError) and error.retryable):
                 raise
             refused = _told(error)
@@ -439,15 +440,32 @@ class Custody:
             self._said[place] = what
         return True
 
-    def _say_waiting(self, release: str, step: str, attempt: int, pending: SecondLockPending) -> None:
-        """Put into the log whom a gate waits for, once for each request to the control group."""
-        if not self._once(release, step, attempt, pending.accessor):
-            return
-        _log.warning("a control group has to approve", release=release, step=step, accessor=pending.accessor)
-        told = str(pending)
-        body = {"action": "second_lock_waits", "step": step, "attempt": attempt, "detail": told}
+    @contextmanager
+    def _waiting_for(self, purpose: Purpose, leaf: int | None = None) -> Iterator[None]:
+        """Whoever has to approve what this block asks for is remembered, and named in the log: once for each request."""
+        try:
+            yield
+        except SecondLockPending as pending:
+            if self.second_lock.waits(purpose, pending, leaf):
+                self._say_waiting(purpose, pending)
+            raise
+
+    def _say_waiting(self, purpose: Purpose, pending: SecondLockPending) -> None:
+        accessors = [request.accessor for request in pending.requests]
+        _log.warning(
+            "people have to approve", release=purpose.release, step=purpose.name, accessors=accessors
+        )
+        body = {
+            "action": "second_lock_waits",
+            "for": purpose.kind,
+            "step": purpose.name,
+            "attempt": purpose.attempt,
+            "detail": str(pending),
+            "requests": {request.accessor: request.about for request in pending.requests},
+        }
+        body |= {"partner": purpose.partner} if purpose.partner else {}
         with writing(self._engine) as session:
-            audit.append(session, "custody", body, at=self._clock(), release=release)
+            audit.append(session, "custody", body, at=self._clock(), release=purpose.release)
 
     def _refuse(self, release: str, step: str, attempt: int, error: SluiceError) -> None:
         if isinstance(error, CustodyWaits):
@@ -471,6 +489,15 @@ class Custody:
         except (SluiceError, TrustError) as broken:
             # custody's own memory has it; a log that takes no entry is one more thing to look at
             _log.error("a refusal could not be logged", release=release, step=step, why=str(broken))
+
+
+def purpose_of(asked: Asked, state: ReleaseState) -> Purpose:
+    """What a judged request is for: the entry that is under way, or the grant that was asked for."""
+    if asked.late is not None:
+        at = asked.at.timestamp()
+        return Purpose(asked.release, "late", asked.step, asked.attempt, asked.late, at)
+    began = asked.at if state.entry is None else state.entry.at
+    return Purpose(asked.release, "entry", asked.step, asked.attempt, at=began.timestamp())
 
 
 def _told(error: SluiceError | TrustError | ArtifactError) -> SluiceError:

@@ -111,8 +111,8 @@ class AwsKms(KeyProvider):
         answer = self._call("encrypt", KeyId=self._resolve(), Plaintext=plaintext, EncryptionContext=bound)
         return WrappedKey(self.name, self._resolve(), 0, answer["CiphertextBlob"])
 
-    def unwrap(self, wrapped: WrappedKey, context: Context) -> bytes:
-        """See `KeyProvider.unwrap`."""
+    def unwrap(self, wrapped: WrappedKey, context: Context, purpose: str = "") -> bytes:
+        """See `KeyProvider.unwrap`; no second lock stands here."""
         bound = check_context(context)
         self._check_ours(wrapped)
         answer = self._call(

@@ -14,13 +14,14 @@ import base64
 import binascii
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Self
 
 import rfc8785
 
 from artifacts.custody.errors import WrappedKeyInvalid
+from artifacts.custody.second_lock import LockRequest, PendingUnwrap
 
 Context = Mapping[str, str]
 """What a wrapped key is bound to. See `wrapping_context`."""
@@ -178,13 +179,39 @@ class KeyProvider(ABC):
         """
 
     @abstractmethod
-    def unwrap(self, wrapped: WrappedKey, context: Context) -> bytes:
+    def unwrap(self, wrapped: WrappedKey, context: Context, purpose: str = "") -> bytes:
         """Unwrap a key; `context` must be the one that it was wrapped in.
 
+        Args:
+            wrapped: what `wrap` gave.
+            context: its context.
+            purpose: what it is for. Where a second lock stands, its approval counts for this purpose alone, and until
+                `give_up(purpose)`; without a purpose it counts once.
+
         Raises:
+            SecondLockPending: people must approve first.
             WrappedKeyInvalid: altered, foreign, or another context.
             KeyProviderError: any other of the tree.
         """
+
+    def second_lock(self, wrapped: WrappedKey, context: Context, purpose: str) -> LockRequest | None:
+        """What was asked of the second lock by an `unwrap` with the same arguments; None where nothing waits or no second lock stands.
+
+        Raises:
+            KeyProviderError: the key service fails.
+        """
+        return None
+
+    def give_up(self, purpose: str) -> None:
+        """Take back every request to the second lock for a purpose, approved or not: it opens nothing any more.
+
+        A key service that does not answer is no reason to keep one: what waits is forgotten here all the same.
+        """
+        return
+
+    def keep_pending(self, store: MutableMapping[str, PendingUnwrap]) -> None:
+        """Keep what waits for a second lock in `store` from now on (several workers may share it); it holds secrets."""
+        return
 
     @abstractmethod
     def rewrap(self, wrapped: WrappedKey, old_context: Context, new_context: Context) -> WrappedKey:

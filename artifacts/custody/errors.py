@@ -20,6 +20,9 @@ holds a key, a token, a passphrase or a share.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from artifacts.custody.second_lock import LockRequest
 from artifacts.errors import KeyProviderError
 
 
@@ -33,18 +36,33 @@ class SecondLockPending(KeyProviderError):  # noqa: N818
     """A control group guards the key and has not approved yet.
 
     Attributes:
-        accessor: what the approvers need to look at and approve the request; it opens nothing by itself.
-        expires_at: POSIX seconds when the request lapses and a new one is made.
+        requests: what waits: one request for each key that is asked for.
+        approvers: who has to approve, in the words of whoever set custody up; None when nobody said.
     """
 
     retryable = True
 
-    def __init__(self, accessor: str, expires_at: float) -> None:
-        super().__init__(
-            "openbao: a control group must approve this unwrap; an approver runs "
-            f"`bao write sys/control-group/authorize accessor={accessor}`, then ask again"
+    def __init__(self, requests: Sequence[LockRequest], approvers: str | None = None) -> None:
+        who = approvers or "a control group"
+        what = "this unwrap" if len(requests) == 1 else f"these {len(requests)} unwraps"
+        ways = "; ".join(
+            f"`bao write sys/control-group/authorize accessor={request.accessor}`"
+            + (f" ({request.about})" if len(requests) > 1 else "")
+            + (f" - approved so far by {', '.join(request.approved_by)}" if request.approved_by else "")
+            for request in requests
         )
-        self.accessor, self.expires_at = accessor, expires_at
+        super().__init__(f"openbao: {who} must approve {what}; an approver runs {ways}, then ask again")
+        self.requests, self.approvers = tuple(requests), approvers
+
+    @property
+    def accessor(self) -> str:
+        """The first request's."""
+        return self.requests[0].accessor
+
+    @property
+    def expires_at(self) -> float:
+        """POSIX seconds when the first request lapses and a new one has to be made."""
+        return min(request.expires_at for request in self.requests)
 
 
 class KeyServiceDenied(KeyProviderError):  # noqa: N818

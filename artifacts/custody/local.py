@@ -185,8 +185,8 @@ class LocalKeyring(KeyProvider):
         box = AESGCM(_wrapping_key(key, bound)).encrypt(nonce, plaintext, self._associated(version, bound))
         return WrappedKey(self.name, self._header["name"], version, nonce + box)
 
-    def unwrap(self, wrapped: WrappedKey, context: Context) -> bytes:
-        """See `KeyProvider.unwrap`."""
+    def unwrap(self, wrapped: WrappedKey, context: Context, purpose: str = "") -> bytes:
+        """See `KeyProvider.unwrap`; no second lock stands here."""
         bound = context_bytes(context)
         if (wrapped.provider, wrapped.key) != (self.name, self._header["name"]):
             raise WrappedKeyForeign(

@@ -6,7 +6,8 @@ ignore it; this is probed before the first use, with `encrypt` rights alone.
 
 The second lock: when the policy puts a control group on `transit/decrypt/KEY`, the server answers an unwrap with a
 wrapping token instead of the key, and executes it only once members of that group have approved. Then `unwrap` raises
-`SecondLockPending` with the accessor that the approvers need; the same call succeeds after they did. See
+`SecondLockPending` with the accessor that the approvers need; the same call succeeds after they did. What waits is kept by
+what it is for (`purpose`), and can be given up, at the server too. See
 `docs/key-providers.md` for the policies, and for what an approval means exactly (OpenBao 2.7).
 
 One request is one attempt: repeating is the caller's business (`retryable` says when), and safe for every method.
@@ -16,11 +17,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 import threading
 import time
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -45,30 +48,13 @@ from artifacts.custody.errors import (
     WrappedKeyForeign,
     WrappedKeyInvalid,
 )
+from artifacts.custody.second_lock import LockRequest, PendingUnwrap
 from artifacts.errors import KeyProviderError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _CIPHERTEXT = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]+={0,2})")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MAX_ANSWER = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class PendingUnwrap:
-    """An unwrap that waits for a control group.
-
-    Attributes:
-        token: the wrapping token; **secret**: whoever holds it gets the key once the group has approved.
-        accessor: for the approvers.
-        expires_at: POSIX seconds when it lapses.
-    """
-
-    token: str
-    accessor: str
-    expires_at: float
-
-    def __repr__(self) -> str:
-        return f"PendingUnwrap(accessor={self.accessor!r})"
 
 
 class OpenBaoTransit(KeyProvider):
@@ -87,6 +73,7 @@ class OpenBaoTransit(KeyProvider):
         ca_file: Path | str | None = None,
         timeout: float = 10.0,
         pending: MutableMapping[str, PendingUnwrap] | None = None,
+        approvers: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """A provider; nothing is sent yet.
@@ -101,6 +88,7 @@ class OpenBaoTransit(KeyProvider):
             timeout: seconds until a server counts as down.
             pending: where unwraps that wait for a control group are kept; None keeps them in memory. They are
                 secrets.
+            approvers: who approves where a control group stands, in words that people are shown; the server tells nobody.
             transport: another way to the server, for tests.
 
         Raises:
@@ -119,6 +107,7 @@ class OpenBaoTransit(KeyProvider):
         self._mount = mount
         self._token_file = Path(token_file)
         self._pending: MutableMapping[str, PendingUnwrap] = {} if pending is None else pending
+        self._approvers = approvers
         self._lock = threading.Lock()
         self._probed = False
         headers = {"X-Vault-Request": "true", "User-Agent": "sluice"}
@@ -159,7 +148,7 @@ class OpenBaoTransit(KeyProvider):
         )
         return self._wrapped(data)
 
-    def unwrap(self, wrapped: WrappedKey, context: Context) -> bytes:
+    def unwrap(self, wrapped: WrappedKey, context: Context, purpose: str = "") -> bytes:
         """See `KeyProvider.unwrap`.
 
         Raises:
@@ -167,23 +156,19 @@ class OpenBaoTransit(KeyProvider):
         """
         bound = context_bytes(context)
         ciphertext = self._ciphertext(wrapped)
-        ticket = f"{ciphertext}|{_b64(bound)}"
-        with self._lock:
-            waiting = self._pending.get(ticket)
-            if waiting is not None and waiting.expires_at <= time.time():
-                del self._pending[ticket]
-                waiting = None
+        ticket = _ticket(ciphertext, bound, purpose)
+        waiting = self._waiting(ticket)
         if waiting is not None:
             data = self._collect(waiting)
+            if not purpose:
+                self._forget(ticket, waiting)
         else:
             answer = self._request(
                 "POST",
                 f"{self._mount}/decrypt/{self._key}",
                 {"ciphertext": ciphertext, "context": _b64(bound)},
             )
-            data = self._data_or_wait(answer, ticket)
-        with self._lock:
-            self._pending.pop(ticket, None)
+            data = self._data_or_wait(answer, ticket, purpose, context.get("artifact", ""))
         try:
             return base64.b64decode(data["plaintext"], validate=True)
         except (KeyError, TypeError, ValueError, binascii.Error):
@@ -193,7 +178,10 @@ class OpenBaoTransit(KeyProvider):
         """See `KeyProvider.rewrap`. Within one context the key does not leave the server."""
         old, new = context_bytes(old_context), context_bytes(new_context)
         if old != new:
-            return self.wrap(self.unwrap(wrapped, old_context), new_context)
+            purpose = f"rewrap to {hashlib.sha256(new).hexdigest()}"
+            moved = self.wrap(self.unwrap(wrapped, old_context, purpose), new_context)
+            self.give_up(purpose)
+            return moved
         body = {"ciphertext": self._ciphertext(wrapped), "context": _b64(old)}
         return self._wrapped(self._call("POST", f"{self._mount}/rewrap/{self._key}", **body))
 
@@ -237,17 +225,66 @@ class OpenBaoTransit(KeyProvider):
 
     # --- the second lock ------------------------------------------------------------------------------------------
 
-    def _data_or_wait(self, answer: dict[str, Any], ticket: str) -> dict[str, Any]:
+    def second_lock(self, wrapped: WrappedKey, context: Context, purpose: str) -> LockRequest | None:
+        """See `KeyProvider.second_lock`. Needs `update` on `sys/control-group/request` to tell who has approved."""
+        ticket = _ticket(self._ciphertext(wrapped), context_bytes(context), purpose)
+        waiting = self._waiting(ticket)
+        if waiting is None:
+            return None
+        request = LockRequest(waiting.about, waiting.accessor, waiting.expires_at)
+        try:
+            found = self._call("POST", "sys/control-group/request", accessor=waiting.accessor)
+        except KeyServiceDenied:
+            return request
+        except WrappedKeyInvalid:
+            # the server knows of no such request any more: it was revoked there, or the server lost it
+            with self._lock:
+                self._pending.pop(ticket, None)
+            return None
+        by = found.get("authorizations")
+        names = [str(_object(one).get("entity_name", "?")) for one in by] if isinstance(by, list) else []
+        return replace(request, approved=found.get("approved") is True, approved_by=tuple(names))
+
+    def give_up(self, purpose: str) -> None:
+        """See `KeyProvider.give_up`. The requests are revoked at the server, so that a late approval opens nothing either."""
+        with self._lock:
+            found = [(ticket, one) for ticket, one in self._pending.items() if one.purpose == purpose]
+        for ticket, waiting in found:
+            self._forget(ticket, waiting)
+
+    def keep_pending(self, store: MutableMapping[str, PendingUnwrap]) -> None:
+        """See `KeyProvider.keep_pending`."""
+        with self._lock:
+            self._pending = store
+
+    def _waiting(self, ticket: str) -> PendingUnwrap | None:
+        with self._lock:
+            waiting = self._pending.get(ticket)
+            if waiting is not None and waiting.expires_at <= time.time():
+                self._pending.pop(ticket, None)
+                waiting = None
+        return waiting
+
+    def _forget(self, ticket: str, waiting: PendingUnwrap) -> None:
+        with self._lock:
+            self._pending.pop(ticket, None)
+        with suppress(httpx.HTTPError):  # it lapses by itself
+            self._http.post("auth/token/revoke-self", headers={"X-Vault-Token": waiting.token})
+
+    def _data_or_wait(self, answer: dict[str, Any], ticket: str, purpose: str, about: str) -> dict[str, Any]:
         info = answer.get("wrap_info")
         if not isinstance(info, dict):
             return _object(answer.get("data"))
         token, accessor, ttl = info.get("token"), info.get("accessor"), info.get("ttl")
         if not isinstance(token, str) or not isinstance(accessor, str) or type(ttl) is not int:
             raise self._confused()
-        waiting = PendingUnwrap(token, accessor, time.time() + ttl)
+        asked = PendingUnwrap(token, accessor, time.time() + ttl, purpose, about)
         with self._lock:
-            self._pending[ticket] = waiting
-        raise SecondLockPending(waiting.accessor, waiting.expires_at)
+            waiting = self._pending.setdefault(ticket, asked)
+        if waiting.accessor != asked.accessor:  # another worker was first: people are asked once
+            with suppress(httpx.HTTPError):
+                self._http.post("auth/token/revoke-self", headers={"X-Vault-Token": asked.token})
+        raise self._must_approve(waiting)
 
     def _collect(self, waiting: PendingUnwrap) -> dict[str, Any]:
         try:
@@ -255,8 +292,12 @@ class OpenBaoTransit(KeyProvider):
         except WrappedKeyInvalid as error:
             # Until it is approved the server says that the wrapping token is not valid.
             if "wrapping token" in str(error):
-                raise SecondLockPending(waiting.accessor, waiting.expires_at) from None
+                raise self._must_approve(waiting) from None
             raise
+
+    def _must_approve(self, waiting: PendingUnwrap) -> SecondLockPending:
+        request = LockRequest(waiting.about, waiting.accessor, waiting.expires_at)
+        return SecondLockPending([request], self._approvers)
 
     # --- the server -----------------------------------------------------------------------------------------------
 
@@ -374,6 +415,11 @@ class OpenBaoTransit(KeyProvider):
             f"openbao {self._name}: the key was not made with `derived=true`, so it would ignore the context; "
             "make a new one: `bao write transit/keys/NAME derived=true`"
         )
+
+
+def _ticket(ciphertext: str, bound: bytes, purpose: str) -> str:
+    """Under which name a waiting unwrap is kept: the same only for the same key, context and purpose."""
+    return hashlib.sha256(b"\0".join([ciphertext.encode(), bound, purpose.encode()])).hexdigest()
 
 
 def _b64(data: bytes) -> str:

@@ -127,8 +127,9 @@ class World:
         )
         self.states: dict[str, ReleaseState] = {}
 
-    def new_custody(self, **options: Any) -> CopyingCustody:
-        assert self.provider is not None
+    def new_custody(self, provider: KeyProvider | None = None, **options: Any) -> CopyingCustody:
+        provider = provider or self.provider
+        assert provider is not None
         memory = CustodyMemory(self.memory_url)
         self.memories.append(memory)
         places = CopyPlaces(
@@ -140,7 +141,7 @@ class World:
         return CopyingCustody(
             self.engine,
             memory,
-            self.provider,
+            provider,
             self.keys,
             self.custody_clock or self.clock,
             **{"places": places, **options},
@@ -171,7 +172,12 @@ class World:
         assert first.type == "release_created"
         self.states[release] = begin(first)
 
-    def register(self, release: str = RELEASE, artifact: SealedArtifact | None = None) -> None:
+    def register(
+        self,
+        release: str = RELEASE,
+        artifact: SealedArtifact | None = None,
+        components: Sequence[str] = ("weights", "tokenizer"),
+    ) -> None:
         given = artifact or self.artifact
         with writing(self.engine) as session:
             artifact_records.register(
@@ -180,7 +186,7 @@ class World:
                     id=given.artifact_id,
                     manifest_digest="sha256:" + given.manifest_digest,
                     location=self.store.uri,
-                    components=["tokenizer", "weights"],
+                    components=sorted(components),
                     size=1,
                     wrapped_root=given.wrapped_root,
                     uploader="ci",
@@ -193,7 +199,7 @@ class World:
                 **self.head(PIPELINE),
                 artifact=given.artifact_id,
                 manifest_digest="sha256:" + given.manifest_digest,
-                components=["weights", "tokenizer"],
+                components=list(components),
                 location=self.store.uri,
                 root=given.wrapped_root,
             ),

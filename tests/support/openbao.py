@@ -28,6 +28,7 @@ class Admin:
     token: str
     unseal_key: str
     mounted: set[str] = field(default_factory=set)
+    people: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def call(self, method: str, path: str, *, token: str | None = None, **body: Any) -> dict[str, Any]:
         headers = {"X-Vault-Token": token or self.token}
@@ -64,6 +65,12 @@ class Admin:
         token = self.call("POST", f"auth/userpass/login/{name}", password="password")["auth"]["client_token"]
         return entity, token
 
+    def approver(self, name: str) -> tuple[str, str]:
+        """A person who approves, made once a server: passwords are slow on purpose."""
+        if name not in self.people:
+            self.people[name] = self.person(name, "approver")
+        return self.people[name]
+
     def seal(self) -> None:
         self.call("PUT", "sys/seal")
 
@@ -73,6 +80,51 @@ class Admin:
         while httpx.get(f"{self.address}/v1/sys/health", timeout=5).status_code != 200:
             assert time.monotonic() < deadline, "OpenBao does not come back after unsealing"
             time.sleep(0.05)
+
+
+GROUPED = """
+path "transit/encrypt/{key}" {{ capabilities = ["update"] }}
+path "sys/control-group/request" {{ capabilities = ["update"] }}
+path "transit/decrypt/{key}" {{
+  capabilities = ["update"]
+  control_group = {{
+    ttl = "600s"
+    factor "approvers" {{
+      controlled_capabilities = ["update"]
+      identity {{
+        group_names = ["approvers-{key}"]
+        approvals = {approvals}
+      }}
+    }}
+  }}
+}}
+"""
+
+
+class ControlGroup:
+    """A transit key behind a control group, and the people who approve."""
+
+    def __init__(self, bao: Admin, key: str, *names: str, approvals: int = 1) -> None:
+        self.bao, self.key = bao, key
+        bao.transit_key(key)
+        bao.policy("open", 'path "transit/*" { capabilities = ["update", "read"] }')
+        bao.policy("approver", 'path "sys/control-group/*" { capabilities = ["update"] }')
+        bao.policy(f"grouped-{key}", GROUPED.format(key=key, approvals=approvals))
+        people = {name: bao.approver(name) for name in names}
+        self.tokens = {name: token for name, (_, token) in people.items()}
+        #: of custody, while the group stands and without it
+        self.grouped, self.open = bao.new_token(f"grouped-{key}"), bao.new_token("open")
+        members = [entity for entity, _ in people.values()]
+        bao.call("POST", "identity/group", name=f"approvers-{key}", member_entity_ids=members)
+
+    def approve(self, name: str, accessor: str) -> int:
+        """Approve as a member; the status that the server answers with."""
+        return httpx.post(
+            f"{self.bao.address}/v1/sys/control-group/authorize",
+            headers={"X-Vault-Token": self.tokens[name]},
+            json={"accessor": accessor},
+            timeout=30,
+        ).status_code
 
 
 def _free_port() -> int:
