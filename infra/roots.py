@@ -409,6 +409,7 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
             webhook_http=bool(settings.webhook_allow),
             report_rate=settings.report_rate,
             report_rate_all=settings.report_rate_all,
+            invitation_rate=settings.invitation_rate,
         ),
         webhook_secrets=webhook_cipher(settings),
         links=StoreLinks(settings.effective_store_uri, StoreOpener(settings)),

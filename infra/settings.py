@@ -383,6 +383,10 @@ class Settings(BaseSettings):
         default="200/hour",
         description="How many leak reports all addresses together may hand in without an account.",
     )
+    invitation_rate: str = Field(
+        default="60/hour",
+        description="How many requests on invitations of outside reviewers, who have no account, one address may make.",
+    )
     outside_monitors_file: Path | None = Field(
         default=None,
         description="File with the signing secrets of outside leak monitors, one `name=whsec_…` a line (Standard Webhooks). Only the API needs "

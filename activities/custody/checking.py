@@ -7,6 +7,8 @@ its gate) refuses the release from there on. Checked are:
 
     signed_off              the statement, by a key that the plan pins, on exactly the subject that stood at the gate; once
     sign_off_withdrawn      of a rejection: the statement
+    invited                 the invitation, by a key that the plan pins for somebody whom it lets invite; a sign-off on it: the
+                            acceptance by its one-time key and the statement by the reviewer's; once, in time, not revoked
     proposed, endorsed      the statement, on exactly the payload
     what a quorum carries   the proposal was carried by enough different people and different keys, and says the same
     incident, review closed the statement of whoever closed it; a severe incident never becomes smaller
@@ -29,7 +31,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from activities.custody.copies import MadeCopy
-from activities.custody.errors import Unbacked
+from activities.custody.errors import NoEffectError, Unbacked
+from activities.custody.invited import (
+    check_invited,
+    check_signed_on_invitation,
+    check_withdrawn_on_invitation,
+    require_no_other_rejection,
+)
 from orchestrator.domain import events as ev
 from orchestrator.domain.commands import PROPOSAL_LIFETIME
 from orchestrator.domain.decide_access import planned_grants
@@ -52,6 +60,7 @@ from orchestrator.trust.decisions import (
     pinned_keys,
 )
 from orchestrator.trust.errors import TrustError
+from orchestrator.trust.statements import SignOff, Statement
 
 CLOCK_SKEW = timedelta(minutes=5)
 _WORST = list(Rating)
@@ -108,10 +117,6 @@ def checked_fold(
     return Checked(fold.state, tuple(fold.ignored))
 
 
-class _NoEffectError(Exception):
-    """An event that nothing backs, and whose only effect would be to loosen something."""
-
-
 class _Fold:
     def __init__(self, state: ReleaseState, signed_only: bool, made: Mapping[str, MadeCopy]) -> None:
         self.state = state
@@ -130,7 +135,7 @@ class _Fold:
         told = f"event {seq} ({event.type} by {event.by})"
         try:
             after = evolve(self.state, self._check(event))
-        except (TrustError, _NoEffectError) as error:
+        except (TrustError, NoEffectError) as error:
             self.ignored.append(Reason("unbacked", f"{told} has no effect: {error}"))
             after = self.state.model_copy(update={"seq": seq, "updated_at": event.at})
         except Unbacked as error:
@@ -157,6 +162,8 @@ class _Fold:
                 self._withdrawal(event)
             case ev.Delegated():
                 self._delegation(event)
+            case ev.Invited():
+                check_invited(self.state, event)
             case ev.Proposed():
                 self._proposed(event)
             case ev.Endorsed():
@@ -167,13 +174,13 @@ class _Fold:
             case ev.HoldsLifted():
                 payload = self._backed("resume", {})
                 if not set(event.holds) <= set(payload["holds"]):
-                    raise _NoEffectError("holds are lifted that nobody agreed to lift")
+                    raise NoEffectError("holds are lifted that nobody agreed to lift")
             case ev.WindowChanged():
                 self._window(event)
             case ev.IncidentTriaged():
                 incident = self.state.incidents[event.incident]
                 if incident.severity is Severity.SEVERE and event.severity.rank < incident.severity.rank:
-                    raise _NoEffectError("a severe incident is not made smaller")
+                    raise NoEffectError("a severe incident is not made smaller")
             case ev.IncidentClosed():
                 self._incident_closed(event)
             case ev.PlanAmended():
@@ -204,7 +211,7 @@ class _Fold:
                 self._granted_late(event)
             case ev.MonitorReported():
                 if event.last_success > event.at:
-                    raise _NoEffectError("the source worked in the future")
+                    raise NoEffectError("the source worked in the future")
             case _:
                 pass
         return event
@@ -212,25 +219,27 @@ class _Fold:
     def _pinned(self, person: str) -> bool:
         """Whether a decision of this person is to be checked by a signature."""
         if person not in self.state.plan.people:
-            raise _NoEffectError(f"the plan does not name {person}")
+            raise NoEffectError(f"the plan does not name {person}")
         if pinned_keys(self.state.plan, person):
             return True
         if self._signed_only:
-            raise _NoEffectError(
-                f"the plan pins no key of {person}, and custody takes signed decisions alone"
-            )
+            raise NoEffectError(f"the plan pins no key of {person}, and custody takes signed decisions alone")
         return False
 
     def _sign_off(self, event: ev.SignedOff) -> ev.SignedOff:
-        if event.decision == "reject":
-            return event  # caution needs no proof
         state = self.state
+        if event.decision == "reject":
+            require_no_other_rejection(state, event)
+            return event  # caution needs no proof
         step = state.next_step
         if step is None or (step.name, state.attempt) != (event.step, event.attempt):
-            raise _NoEffectError("it is for a gate that was not next")
+            raise NoEffectError("it is for a gate that was not next")
         subject = gate_subject(state, step)
         if event.subject != subject.digest or event.step_digest != step_digest(step):
-            raise _NoEffectError("its subject is not what stood at the gate")
+            raise NoEffectError("its subject is not what stood at the gate")
+        require_no_other_rejection(state, event)
+        if event.invitation is not None:
+            return self._used_once(event, check_signed_on_invitation(state, event, subject))
         if not self._pinned(event.by):
             return event
         statement = check_sign_off(
@@ -242,8 +251,11 @@ class _Fold:
             decision=event.decision,
             now=event.at,
         )
+        return self._used_once(event, statement)
+
+    def _used_once(self, event: ev.SignedOff, statement: Statement[SignOff]) -> ev.SignedOff:
         if statement.digest in self._statements:
-            raise _NoEffectError("this very statement was used before; one signature counts once")
+            raise NoEffectError("this very statement was used before; one signature counts once")
         self._statements.add(statement.digest)
         until = min(event.expires_at, statement.predicate.expires_at)
         return event.model_copy(update={"expires_at": until})
@@ -252,7 +264,9 @@ class _Fold:
         standing = self.state.sign_offs.get(event.by)
         if standing is None or standing.decision == "approve":
             return
-        if self._pinned(event.by):
+        if standing.invitation is not None:
+            check_withdrawn_on_invitation(self.state, standing, event)
+        elif self._pinned(event.by):
             check_withdrawal(
                 event.envelope or "",
                 self.state.plan,
@@ -309,7 +323,7 @@ class _Fold:
         behind = self._behind.setdefault(name, set())
         try:
             self._endorsement(person, action, payload_digest, event.envelope, event.at)
-        except (TrustError, _NoEffectError) as error:
+        except (TrustError, NoEffectError) as error:
             told = f"event {self.state.seq + 1} ({event.type} by {person}) does not count: {error}"
             self.ignored.append(Reason("unbacked", told))
         else:
@@ -319,7 +333,7 @@ class _Fold:
         state = self.state
         proposal = state.proposals.get(event.proposal)
         if proposal is None or event.at >= proposal.expires_at:
-            raise _NoEffectError(f"there is no open proposal {event.proposal}")
+            raise NoEffectError(f"there is no open proposal {event.proposal}")
         quorum = state.plan.quorums.of(proposal.action)
         able = [
             name
@@ -330,7 +344,7 @@ class _Fold:
         keys = {key.key_id for name in able for key in pinned_keys(state.plan, name)}
         keyed = [name for name in able if pinned_keys(state.plan, name)]
         if len(able) < quorum.count or len(keys) < len(keyed):
-            raise _NoEffectError(
+            raise NoEffectError(
                 f"{len(able)} people stand behind it; {quorum.count} different ones are asked for"
             )
         return proposal, able
@@ -338,11 +352,11 @@ class _Fold:
     def _backed(self, action: str, fields: dict[str, Any]) -> dict[str, Any]:
         """The payload of the proposal that was just carried, if it is of this action and says the same."""
         if self._carried is None or self._carried[0].action != action:
-            raise _NoEffectError(f"no quorum carried it: {action.replace('_', ' ')} needs one")
+            raise NoEffectError(f"no quorum carried it: {action.replace('_', ' ')} needs one")
         payload = self._carried[0].payload
         for name, value in fields.items():
             if payload.get(name) != value:
-                raise _NoEffectError(f"`{name}` is not what was agreed to")
+                raise NoEffectError(f"`{name}` is not what was agreed to")
         return payload
 
     def _window(self, event: ev.WindowChanged) -> None:
@@ -352,7 +366,7 @@ class _Fold:
         if event.required < self.state.window_asked(step):
             payload = self._backed("shorten_window", {"step": event.step})
             if parse_duration(payload["to"]) != event.required:
-                raise _NoEffectError("the window is not the one that was agreed to")
+                raise NoEffectError("the window is not the one that was agreed to")
 
     def _incident_closed(self, event: ev.IncidentClosed) -> None:
         incident = self.state.incidents[event.incident]
@@ -367,14 +381,14 @@ class _Fold:
         self._backed("break_glass", fields)
         step = self.state.next_step
         if step is None or (step.name, self.state.attempt) != (event.step, event.attempt):
-            raise _NoEffectError("it is for a gate that was not next")
+            raise NoEffectError("it is for a gate that was not next")
         if set(event.waives) - WAIVABLE:
-            raise _NoEffectError("it lifts what no broken glass lifts")
+            raise NoEffectError("it lifts what no broken glass lifts")
 
     def _review_closed(self, event: ev.ReviewClosed) -> None:
         review = self.state.reviews.get(event.review)
         if review is None or event.by in review.people:
-            raise _NoEffectError("somebody who did not break the glass closes its review")
+            raise NoEffectError("somebody who did not break the glass closes its review")
         payload = {"review": event.review, "outcome": event.outcome}
         self._endorsement(event.by, "close_review", digest(payload), event.envelope, event.at)
 
@@ -382,7 +396,7 @@ class _Fold:
         state = self.state
         try:
             payload = self._backed("amend", {"plan_digest": event.plan_digest})
-        except _NoEffectError as error:
+        except NoEffectError as error:
             # everything behind it speaks of a plan that nobody agreed to
             raise Unbacked(str(error)) from None
         if event.plan.digest != event.plan_digest or digest(payload["plan"]) != event.plan_digest:
@@ -399,14 +413,14 @@ class _Fold:
     def _evidence(self, event: ev.EvidenceSubmitted) -> None:
         given = event.evidence
         if given.at > event.at:
-            raise _NoEffectError("the document is from the future")
+            raise NoEffectError("the document is from the future")
         if given.ratings is None:
             return
         worst = self._ratings.setdefault(f"{given.digest}@{given.step}", {})
         rated = {c: _WORST.index(rating) for c, rating in given.ratings.items()}
         better = [c.value for c, place in rated.items() if place < worst.get(c, place)]
         if better:
-            raise _NoEffectError(f"the same document was rated worse before: {', '.join(better)}")
+            raise NoEffectError(f"the same document was rated worse before: {', '.join(better)}")
         worst.update(rated)
 
     def _artifact(self, event: ev.ArtifactRegistered) -> None:

@@ -29,6 +29,26 @@ def clocks_by_custody(
     return [reason for reason, _ in clocks_left(state, history, seen, now, tolerance)]
 
 
+def _used_too_late(
+    state: ReleaseState, history: Sequence[ev.AnyEvent], seen: Sequence[datetime], tolerance: timedelta
+) -> list[Reason]:
+    """Approvals of invited reviewers that custody saw after their invitation's end: a backdated one gains nothing."""
+    counting = {
+        record.invitation: record
+        for record in state.sign_offs.values()
+        if record.invitation is not None and record.decision == "approve"
+    }
+    found = []
+    for event, seen_at in zip(history, seen, strict=True):
+        if not isinstance(event, ev.SignedOff) or event.invitation not in counting:
+            continue
+        invitation = state.invitations.get(event.invitation or "")
+        if invitation is not None and seen_at > invitation.expires_at + tolerance:
+            told = f"custody first saw the sign-off of {event.by} after their invitation had expired"
+            found.append(Reason("sign_off", f"{told}; invite them again"))
+    return found
+
+
 def clocks_left(
     state: ReleaseState,
     history: Sequence[ev.AnyEvent],
@@ -67,6 +87,7 @@ def clocks_left(
     approving = {person for person, record in state.sign_offs.items() if record.decision == "approve"}
     approved = last(lambda event: isinstance(event, ev.SignedOff) and event.by in approving)
     passed(approved, step.gate.cooling_off, "cooling_off")
+    reasons += [(reason, None) for reason in _used_too_late(state, history, seen, tolerance)]
     hours = step.gate.opening_hours
     began = last(lambda event: isinstance(event, ev.EntryBegan))
     if (

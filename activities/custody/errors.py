@@ -40,3 +40,7 @@ class Unbacked(Conflict):
 
     code = "unbacked"
     title = "An entry of the log is not backed by what it needs"
+
+
+class NoEffectError(Exception):
+    """An event that nothing backs, and whose only effect would be to loosen something: custody's state stays as it was."""

@@ -22,6 +22,7 @@ from orchestrator.api.routers import (
     health,
     hub,
     incidents,
+    invitations,
     leaks,
     links,
     me,
@@ -36,6 +37,7 @@ from orchestrator.api.sign_in import browser
 _ROUTERS = (
     releases,
     gates,
+    invitations,
     evidence,
     caution,
     incidents,
@@ -59,6 +61,7 @@ _ROUTERS = (
 _TAGS = {
     "releases": "Releases and their plans.",
     "gates": "Steps and gates: the verdict, previews, and what people decide there.",
+    "invitations": "Outside reviewers without an account: who is invited, and what they decide.",
     "evidence": "Documents bound by their digest.",
     "caution": "Holds, incidents, amendments, rollbacks: caution is cheap, its undoing takes a quorum.",
     "leaks": "Leak monitoring: sources, suspects, signed verdicts, reports.",
@@ -101,11 +104,13 @@ def create_app(deps: Deps) -> FastAPI:
         links=deps.settings.rate_limit_links,
         reports=deps.settings.report_rate,
         reports_all=deps.settings.report_rate_all,
+        invited=deps.settings.invitation_rate,
     )
     app.state.routes = [route for module in _ROUTERS for route in module.router.routes]
     for module in _ROUTERS:
         app.include_router(module.router)
     app.include_router(browser.pages)
+    app.include_router(invitations.page)
     console.install(app)
     pages.install(app)
     problems.install(app)

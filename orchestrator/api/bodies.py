@@ -13,7 +13,7 @@ from orchestrator.domain import commands as cmd
 from orchestrator.domain.commands import Envelope
 from orchestrator.domain.evidence import Consideration, EvidenceKind, Rating
 from orchestrator.domain.incident import Confidence, IncidentKind, Severity
-from orchestrator.domain.plan import Plan
+from orchestrator.domain.plan import Plan, PublicKey
 from orchestrator.domain.values import Digest, Duration, Frozen, Instant, Line, Name, Text
 
 
@@ -66,6 +66,27 @@ class DelegateBody(Frozen):
     role: Name
     until: Instant
     envelope: Envelope | None = _SIGNED
+
+
+class InviteBody(Frozen):
+    """Let one outside reviewer without an account sign the gate, once."""
+
+    model_config = _example(
+        role="reviewer",
+        reviewer="jane.doe",
+        organisation="A University",
+        subject="sha256:" + "ab" * 32,
+        key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICAp6HtXCHL+uJ6LmNG/tmI9wHLvN8EPeTty8qA+nJM8",
+        expires_at="2027-01-31T00:00:00Z",
+    )
+
+    role: Name
+    reviewer: Name
+    organisation: Line
+    subject: Digest = Field(description="`subject_digest` of the gate that was read")
+    key: PublicKey = Field(description="the one-time public key of the invitation")
+    expires_at: Instant
+    envelope: Envelope | None = Field(default=None, description="the signed invitation (DSSE); always needed")
 
 
 class EvidenceBody(Frozen):

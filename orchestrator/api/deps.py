@@ -92,6 +92,7 @@ class ApiSettings:
         link_seconds: how long a link to a sealed file is good.
         report_rate: leak reports without an account from one address.
         report_rate_all: leak reports without an account from all addresses together.
+        invitation_rate: requests on invitations, which take no account, from one address.
     """
 
     public_url: str = "http://127.0.0.1:8420"
@@ -106,6 +107,7 @@ class ApiSettings:
     webhook_http: bool = False
     report_rate: str | None = "6/hour"
     report_rate_all: str | None = "200/hour"
+    invitation_rate: str | None = "60/hour"
 
 
 @dataclass(frozen=True, slots=True)

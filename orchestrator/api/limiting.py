@@ -25,6 +25,7 @@ class Limiter:
         links: for each principal, requests for links to sealed files; None: no limit.
         reports: for each address, leak reports without an account; None: no limit.
         reports_all: of all addresses together; None: no limit.
+        invited: for each address, requests on invitations without an account; None: no limit.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Limiter:
         links: str | None = None,
         reports: str | None = "6/hour",
         reports_all: str | None = "200/hour",
+        invited: str | None = "60/hour",
     ) -> None:
         self._principals = None if principals is None else parse(principals)
         self._strangers = None if strangers is None else parse(strangers)
         self._links = None if links is None else parse(links)
         self._reports = None if reports is None else parse(reports)
         self._reports_all = None if reports_all is None else parse(reports_all)
+        self._invited = None if invited is None else parse(invited)
         self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def principal(self, name: str) -> None:
@@ -75,6 +78,14 @@ class Limiter:
         """
         self._hit(self._reports, "report", address)
         self._hit(self._reports_all, "report", "*")
+
+    def invited(self, address: str) -> None:
+        """Count a request on an invitation, whether there is such a one or not.
+
+        Raises:
+            TooManyRequests: it was one too many.
+        """
+        self._hit(self._invited, "invited", address)
 
     def _hit(self, limit: RateLimitItem | None, kind: str, who: str) -> None:
         if limit is None or self._windows.hit(limit, kind, who):

@@ -21,6 +21,7 @@ from orchestrator.trust.decisions import (
     pinned_keys,
 )
 from orchestrator.trust.errors import TrustError
+from orchestrator.trust.invitations import Said, check_invitation
 
 
 def verify(state: ReleaseState, command: cmd.AnyCommand, now: datetime) -> None:
@@ -89,6 +90,18 @@ def _check(state: ReleaseState, command: cmd.AnyCommand, envelope: str, now: dat
                 until=command.until,
                 now=now,
             )
+        case cmd.Invite():
+            if step is None or step.name != command.step:
+                return  # refused for that by the release itself
+            said = Said(
+                invited_by=person,
+                reviewer=command.reviewer,
+                organisation=command.organisation,
+                role=command.role,
+                key=command.key,
+                expires_at=command.expires_at,
+            )
+            check_invitation(envelope, state.plan, gate_subject(state, step), said, now=now)
         case _:
             try:
                 action, payload = signed_payload(state, command)

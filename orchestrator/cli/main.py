@@ -20,6 +20,7 @@ from orchestrator.cli import (
     gate_commands,
     grant_commands,
     incident_commands,
+    invitation_commands,
     key_commands,
     leak_case_commands,
     leak_commands,
@@ -55,6 +56,7 @@ app.add_typer(plan_commands.app, name="plan")
 app.add_typer(release_commands.app, name="release")
 app.add_typer(gate_commands.app, name="gate")
 command(app, "sign")(gate_commands.sign_command)
+app.add_typer(invitation_commands.app, name="invitation")
 app.add_typer(evidence_commands.app, name="evidence")
 app.add_typer(incident_commands.app, name="incident")
 app.add_typer(artifact_commands.app, name="artifact")

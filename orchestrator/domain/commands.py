@@ -15,7 +15,7 @@ from orchestrator.domain.control import ControlKind
 from orchestrator.domain.evidence import Consideration, EvidenceKind, Rating
 from orchestrator.domain.incident import Confidence, IncidentKind, Severity
 from orchestrator.domain.permissions import Permission
-from orchestrator.domain.plan import Plan
+from orchestrator.domain.plan import Plan, PublicKey
 from orchestrator.domain.values import Digest, Duration, Frozen, Instant, Line, Name, Text
 
 CommandId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
@@ -23,10 +23,10 @@ Envelope = Annotated[str, StringConstraints(max_length=24_000)]
 
 
 class Actor(Frozen):
-    """Who asks: a person, a machine, a partner, or the service itself, with the permissions of its roles."""
+    """Who asks: a person, a machine, a partner, the service itself, or an invited reviewer without an account."""
 
     id: Name
-    kind: Literal["person", "machine", "partner", "service"] = "person"
+    kind: Literal["person", "machine", "partner", "service", "invited"] = "person"
     permissions: Annotated[
         frozenset[Permission],
         # in order, so that one command has one digest in every process
@@ -125,6 +125,56 @@ class Delegate(Command):
     role: Name
     until: Instant
     envelope: Envelope | None = None
+
+
+class Invite(Command):
+    """Let one outside reviewer without an account sign one gate, once.
+
+    `subject` is the digest of the gate's subject: the invitation is for exactly that. `key` is the one-time public key whose
+    private half is in the invitation. `envelope` is the signed invitation (DSSE); nothing counts without it.
+    """
+
+    type: Literal["invite"] = "invite"
+    step: Name
+    role: Name
+    reviewer: Name
+    organisation: Line
+    subject: Digest
+    key: PublicKey
+    expires_at: Instant
+    envelope: Envelope | None = None
+
+
+class RevokeInvitation(Command):
+    """Take an invitation back: its reviewer's approval counts no more; a rejection stands."""
+
+    type: Literal["revoke_invitation"] = "revoke_invitation"
+    invitation: Digest
+    reason: Text
+
+
+class SignInvited(Command):
+    """An invited reviewer approves or rejects. `acceptance` binds their own key to the invitation; `envelope` is the sign-off."""
+
+    type: Literal["sign_invited"] = "sign_invited"
+    step: Name
+    invitation: Digest
+    decision: Literal["approve", "reject"]
+    subject: Digest
+    comment: Text | None = None
+    expires_at: Instant | None = None
+    acceptance: Envelope
+    envelope: Envelope
+
+
+class WithdrawInvited(Command):
+    """An invited reviewer takes their sign-off back, until the step is entered."""
+
+    type: Literal["withdraw_invited"] = "withdraw_invited"
+    step: Name
+    invitation: Digest
+    comment: Text | None = None
+    envelope: Envelope
 
 
 class Hold(Command):
@@ -445,6 +495,10 @@ AnyCommand = Annotated[
     | SignOff
     | WithdrawSignOff
     | Delegate
+    | Invite
+    | RevokeInvitation
+    | SignInvited
+    | WithdrawInvited
     | Hold
     | Resume
     | ExtendWindow

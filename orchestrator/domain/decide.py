@@ -15,6 +15,7 @@ from orchestrator.domain import commands as cmd
 from orchestrator.domain import decide_access as access
 from orchestrator.domain import decide_caution as caution
 from orchestrator.domain import decide_gate as gate
+from orchestrator.domain import decide_invited as invited
 from orchestrator.domain import decide_keys as keys
 from orchestrator.domain import decide_late as late
 from orchestrator.domain import events as ev
@@ -110,6 +111,10 @@ _DECISIONS: dict[type[cmd.Command], Callable[[ReleaseState, Any, datetime], list
     cmd.SignOff: gate.sign_off,
     cmd.WithdrawSignOff: gate.withdraw,
     cmd.Delegate: gate.delegate,
+    cmd.Invite: invited.invite,
+    cmd.RevokeInvitation: invited.revoke_invitation,
+    cmd.SignInvited: invited.sign_invited,
+    cmd.WithdrawInvited: invited.withdraw_invited,
     cmd.ExtendWindow: gate.extend_window,
     cmd.BeginEntry: gate.begin_entry,
     cmd.Hold: caution.hold,

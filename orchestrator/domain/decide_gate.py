@@ -167,6 +167,7 @@ def sign_off(state: ReleaseState, command: cmd.SignOff, now: datetime) -> list[e
             [Reason("stale", "read the gate again; its subject is now " + subject, "subject")],
         )
     standing = state.sign_offs.get(person)
+    require_behind_once(state, command, step, now, {person, behalf or person})
     same = standing is not None and (
         standing.role,
         standing.decision,
@@ -195,6 +196,26 @@ def sign_off(state: ReleaseState, command: cmd.SignOff, now: datetime) -> list[e
             envelope=command.envelope,
         )
     ]
+
+
+def require_behind_once(
+    state: ReleaseState, command: cmd.SignOff, step: Step, now: datetime, behind: set[str]
+) -> None:
+    """Refuse an approval that could not count: somebody who stands behind it counts at this gate already."""
+    person = command.actor.id
+    standing = state.sign_offs.get(person)
+    if standing is not None and standing.invitation is not None:
+        raise Conflict(f"{person} signed this gate as an invited reviewer; that sign-off is withdrawn first")
+    if command.decision != "approve":
+        return
+    for view in verdict(state, step, now).sign_offs:
+        counts = view.person != person and view.decision == "approve" and view.standing == "counts"
+        if counts and view.behind & behind:
+            who = ", ".join(sorted(view.behind & behind))
+            raise Conflict(
+                f"{who} counts at this gate already, through the sign-off of {view.person}",
+                [Reason("counts-already", "one person counts once per gate", "actor")],
+            )
 
 
 def _role_of(state: ReleaseState, command: cmd.SignOff, step: Step, now: datetime) -> str | None:

@@ -14,7 +14,7 @@ from orchestrator.domain.commands import CommandId, Envelope, GrantCopy
 from orchestrator.domain.control import ControlKind
 from orchestrator.domain.evidence import Evidence
 from orchestrator.domain.incident import Confidence, Incident, Severity
-from orchestrator.domain.plan import Plan
+from orchestrator.domain.plan import Plan, PublicKey
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.values import Digest, Duration, Frozen, Instant, Line, Name, Text
 
@@ -70,7 +70,7 @@ class ControlReported(Event):
 
 
 class SignedOff(Event):
-    """A person approved or rejected exactly this subject."""
+    """A person approved or rejected exactly this subject; `invitation`: an invited reviewer did, whose `acceptance` names their key."""
 
     type: Literal["signed_off"] = "signed_off"
     step: Name
@@ -83,6 +83,8 @@ class SignedOff(Event):
     expires_at: Instant
     on_behalf_of: Name | None = None
     envelope: Envelope | None = None
+    invitation: Digest | None = Field(default=None, exclude_if=lambda value: value is None)
+    acceptance: Envelope | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class SignOffWithdrawn(Event):
@@ -103,6 +105,31 @@ class Delegated(Event):
     role: Name
     until: Instant
     envelope: Envelope | None = None
+
+
+class Invited(Event):
+    """`by` lets one outside reviewer without an account sign this gate, once. `invitation`: the signed statement's digest."""
+
+    type: Literal["invited"] = "invited"
+    invitation: Digest
+    step: Name
+    attempt: int
+    role: Name
+    reviewer: Name
+    organisation: Line
+    subject: Digest
+    key: PublicKey
+    expires_at: Instant
+    envelope: Envelope
+
+
+class InvitationRevoked(Event):
+    """An invitation was taken back."""
+
+    type: Literal["invitation_revoked"] = "invitation_revoked"
+    invitation: Digest
+    step: Name | None
+    reason: Text
 
 
 class HoldPlaced(Event):
@@ -434,6 +461,8 @@ AnyEvent = Annotated[
     | SignedOff
     | SignOffWithdrawn
     | Delegated
+    | Invited
+    | InvitationRevoked
     | HoldPlaced
     | HoldsLifted
     | WindowChanged

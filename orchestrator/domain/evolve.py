@@ -120,8 +120,28 @@ def _signed(state: ReleaseState, e: ev.SignedOff) -> Change:
         comment=e.comment,
         statement=statement_digest(e.envelope),
         held_before=state.held.at(e.at).total_seconds(),
+        invitation=e.invitation,
     )
-    return {"sign_offs": {**state.sign_offs, e.by: record}}
+    used = {"used_at": e.at, "acceptance": e.acceptance}
+    return {"sign_offs": {**state.sign_offs, e.by: record}, **_invitation(state, e.invitation, used)}
+
+
+def _invitation(state: ReleaseState, name: str | None, update: Change) -> Change:
+    """A changed invitation; nothing when it is not known (custody passes over what nothing backs)."""
+    known = None if name is None else state.invitations.get(name)
+    if known is None:
+        return {}
+    return {"invitations": {**state.invitations, known.id: known.model_copy(update=update)}}
+
+
+def _invited(state: ReleaseState, e: ev.Invited) -> Change:
+    given = e.model_dump(include=set(st.Invitation.model_fields))
+    made = st.Invitation(**given, id=e.invitation)
+    return {"invitations": {**state.invitations, e.invitation: made}}
+
+
+def _invitation_revoked(state: ReleaseState, e: ev.InvitationRevoked) -> Change:
+    return _invitation(state, e.invitation, {"revoked_at": e.at})
 
 
 def _withdrawn(state: ReleaseState, e: ev.SignOffWithdrawn) -> Change:
@@ -379,7 +399,14 @@ def _entered(state: ReleaseState, e: ev.StepEntered) -> Change:
 
 
 def _new_attempt(state: ReleaseState) -> Change:
-    return {"attempt": state.attempt + 1, "entry": None, "entry_failed": None, "sign_offs": {}, "waived": []}
+    return {
+        "attempt": state.attempt + 1,
+        "entry": None,
+        "entry_failed": None,
+        "sign_offs": {},
+        "invitations": {},
+        "waived": [],
+    }
 
 
 def _taken_back(state: ReleaseState, e: ev.EntryTakenBack) -> Change:
@@ -475,6 +502,8 @@ _CHANGES: dict[type[ev.Event], Callable[[ReleaseState, Any], Change]] = {
     ev.SignedOff: _signed,
     ev.SignOffWithdrawn: _withdrawn,
     ev.Delegated: _delegated,
+    ev.Invited: _invited,
+    ev.InvitationRevoked: _invitation_revoked,
     ev.HoldPlaced: _held,
     ev.HoldsLifted: _lifted,
     ev.WindowChanged: _window,

@@ -26,12 +26,14 @@ from orchestrator.domain.state import (
     access_stands_because,
     gate_subject,
 )
-from orchestrator.domain.values import Digest, Frozen, Instant, Name, digest, format_duration
+from orchestrator.domain.values import Digest, Frozen, Instant, Line, Name, digest, format_duration
 
 WAIVABLE = frozenset(
     {"research_window", "cooling_off", "not_before", "opening_hours", "evidence_age", "control", "monitor"}
 )
 _ZERO = timedelta(0)
+
+Standing = Literal["counts", "stale", "expired", "not_in_plan", "barred", "revoked", "counted_already"]
 
 
 class Condition(Frozen):
@@ -51,17 +53,32 @@ class Condition(Frozen):
 
 
 class SignOffView(Frozen):
-    """A standing decision and whether it counts: `counts`, or why not."""
+    """A standing decision and whether it counts: `counts`, or why not.
+
+    Attributes:
+        standing: `revoked`: the invitation was taken back; `counted_already`: one of the people who stand behind it (the
+            person, whoever delegated to them, or whoever invited them) counts at this gate already.
+        invited_by: of an invited reviewer, who invited them; `organisation`: where the invitation says that they stand.
+    """
 
     person: Name
     role: Name
     decision: Literal["approve", "reject"]
-    standing: Literal["counts", "stale", "expired", "not_in_plan", "barred"]
+    standing: Standing
     at: Instant
     expires_at: Instant
     on_behalf_of: Name | None = None
     comment: str | None = None
     statement: Digest | None = None
+    invited_by: Name | None = None
+    organisation: Line | None = None
+
+    @property
+    def behind(self) -> set[str]:
+        """Who of the plan stands behind it: each counts once at a gate."""
+        if self.invited_by is not None:
+            return {self.invited_by}
+        return {self.person} if self.on_behalf_of is None else {self.person, self.on_behalf_of}
 
 
 class WindowView(Frozen):
@@ -111,6 +128,7 @@ def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
     subject = gate_subject(state, step)
     views = [_view(state, record, subject.digest, step, now) for record in state.sign_offs.values()]
     views.sort(key=lambda view: (view.at, view.person))
+    views = _each_once(views)
     window = _window(state, step, now)
     found = [
         *_release(state, step),
@@ -260,9 +278,74 @@ def _monitors(state: ReleaseState, step: Step, now: datetime) -> Iterator[Condit
             )
 
 
+def _each_once(views: Sequence[SignOffView]) -> list[SignOffView]:
+    """One person counts once per gate: also through whom they delegated to, or whom they invited."""
+    taken: set[str] = set()
+    found = []
+    for view in views:
+        if view.decision == "approve" and view.standing == "counts":
+            if view.behind & taken:
+                view = view.model_copy(update={"standing": "counted_already"})  # noqa: PLW2901 - the same, judged
+            else:
+                taken |= view.behind
+        found.append(view)
+    return found
+
+
 def _view(state: ReleaseState, record: SignOffRecord, subject: str, step: Step, now: datetime) -> SignOffView:
+    invitation = None if record.invitation is None else state.invitations.get(record.invitation)
+    standing = (
+        _standing(state, record, subject, step, now)
+        if record.invitation is None
+        else _invited_standing(state, record, subject, step, now)
+    )
+    return SignOffView(
+        person=record.person,
+        role=record.role,
+        decision=record.decision,
+        standing=standing,
+        at=record.at,
+        expires_at=record.expires_at,
+        on_behalf_of=record.on_behalf_of,
+        comment=record.comment,
+        statement=record.statement,
+        invited_by=None if invitation is None else invitation.by,
+        organisation=None if invitation is None else invitation.organisation,
+    )
+
+
+def _invited_standing(
+    state: ReleaseState, record: SignOffRecord, subject: str, step: Step, now: datetime
+) -> Standing:
+    """Whether a decision that was given on an invitation counts. A rejection does until it is withdrawn or the step changes."""
+    if record.decision == "reject":
+        return "counts" if record.step_digest == step_digest(step) else "stale"
+    invitation = state.invitations.get(record.invitation or "")
+    if invitation is None or invitation.revoked_at is not None:
+        return "revoked"
+    if invitation.by in state.barred:
+        return "barred"
+    if not may_invite(state, step, invitation.by, record.role):
+        return "not_in_plan"
+    if record.subject != subject:
+        return "stale"
+    return "expired" if record.expires_at <= now else "counts"
+
+
+def may_invite(state: ReleaseState, step: Step, person: str, role: str) -> bool:
+    """Whether the plan lets a person invite an outside reviewer who then signs this gate in a role."""
+    return any(
+        need.role == role and person in state.plan.inviters(need)
+        for need in step.gate.sign_offs
+        if need.external
+    )
+
+
+def _standing(
+    state: ReleaseState, record: SignOffRecord, subject: str, step: Step, now: datetime
+) -> Standing:
     person = state.plan.people.get(record.person)
-    standing: Literal["counts", "stale", "expired", "not_in_plan", "barred"] = "counts"
+    standing: Standing = "counts"
     if record.decision == "reject":
         # anybody whom the plan names may stop a gate, and does until they withdraw it or the step is another one
         if person is None:
@@ -277,17 +360,7 @@ def _view(state: ReleaseState, record: SignOffRecord, subject: str, step: Step, 
         standing = "stale"
     elif record.expires_at <= now:
         standing = "expired"
-    return SignOffView(
-        person=record.person,
-        role=record.role,
-        decision=record.decision,
-        standing=standing,
-        at=record.at,
-        expires_at=record.expires_at,
-        on_behalf_of=record.on_behalf_of,
-        comment=record.comment,
-        statement=record.statement,
-    )
+    return standing
 
 
 def may_sign_as(state: ReleaseState, person: str, role: str, now: datetime) -> bool:
@@ -317,22 +390,41 @@ def _counting(
         if view.decision == "approve"
         and view.standing == "counts"
         and view.role == requirement.role
-        and (state.plan.people[view.person].external or not requirement.external)
+        and _from_where_asked(state, requirement, view)
     ]
 
 
+def _from_where_asked(state: ReleaseState, requirement: SignOffRequirement, view: SignOffView) -> bool:
+    if view.invited_by is not None:
+        return requirement.external and view.invited_by in state.plan.inviters(requirement)
+    return not requirement.external or state.plan.people[view.person].external
+
+
 def _sign_offs(state: ReleaseState, step: Step, views: Sequence[SignOffView]) -> Iterator[Condition]:
-    taken = {view.person for view in views if view.standing == "counts"}
+    taken: set[str] = set()
+    for view in views:
+        if view.standing == "counts":
+            taken |= view.behind if view.decision == "approve" else {view.person}
     for requirement in step.gate.sign_offs:
         missing = requirement.count - len(_counting(state, requirement, views))
         if missing > 0:
             able = state.plan.people_in_role(requirement.role, external_only=requirement.external)
-            who = sorted(person for person in able if person not in state.barred and person not in taken)
+            inviters = state.plan.inviters(requirement)
+            who = sorted({*able, *inviters} - state.barred - taken)
             outside = " from outside" if requirement.external else ""
             message = f"{missing} more sign-off{'s' if missing > 1 else ''} as {requirement.role}{outside}"
-            late = [v for v in views if v.role == requirement.role and v.standing in {"stale", "expired"}]
+            may = sorted(set(inviters) - state.barred - taken)
+            if may:
+                message += f"; {' or '.join(may)} may invite one"
+            late = [
+                v
+                for v in views
+                if v.role == requirement.role and v.standing not in {"counts", "not_in_plan", "barred"}
+            ]
             if late:
-                message += " (" + ", ".join(f"{v.person}'s is {v.standing}" for v in late) + ")"
+                message += (
+                    " (" + ", ".join(f"{v.person}'s is {v.standing.replace('_', ' ')}" for v in late) + ")"
+                )
             yield Condition(code="sign_off", message=message, who=who)
     for view in views:
         if view.decision == "reject" and view.standing == "counts":

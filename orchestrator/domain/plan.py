@@ -121,6 +121,11 @@ class SignOffRequirement(Frozen):
     external: bool = Field(
         default=False, description="only people from outside the organisation count (§8.5)"
     )
+    invited_by: Name | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="a role: each of its people may invite one outside reviewer without an account, and then counts through that reviewer alone",
+    )
 
 
 class EvidenceRequirement(Frozen):
@@ -325,6 +330,12 @@ class Plan(Frozen):
         for name, person in self.people.items():
             if role in person.roles and (person.external or not external_only):
                 yield name
+
+    def inviters(self, requirement: SignOffRequirement) -> list[str]:
+        """Names of the people who may invite somebody for a requirement: of its role, and with a key to sign the invitation."""
+        if requirement.invited_by is None:
+            return []
+        return [name for name in self.people_in_role(requirement.invited_by) if self.people[name].keys]
 
     def withheld_below_open(self, entered: Mapping[str, Stage]) -> list[str]:
         """Components that nobody outside can download yet, given each one's stage so far."""

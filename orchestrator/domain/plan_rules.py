@@ -12,7 +12,7 @@ from orchestrator.domain.component import Kind
 from orchestrator.domain.control import ControlKind
 from orchestrator.domain.errors import PlanRefused, Reason
 from orchestrator.domain.evidence import EvidenceKind
-from orchestrator.domain.plan import HandOut, Plan, Step
+from orchestrator.domain.plan import HandOut, Plan, SignOffRequirement, Step
 from orchestrator.domain.quorum import most_filled
 from orchestrator.domain.stage import Stage
 
@@ -129,7 +129,9 @@ def _step_references(plan: Plan, step: Step, path: str, roles: Collection[str]) 
                 f"no partner group is called `{group}`; add it under `partner_groups`",
             )
     for i, requirement in enumerate(step.gate.sign_offs):
-        if requirement.role not in roles:
+        if requirement.invited_by is not None:
+            yield from _invited(plan, requirement, f"{path}.gate.sign_offs[{i}]", roles)
+        elif requirement.role not in roles:
             yield _broken(
                 0,
                 f"{path}.gate.sign_offs[{i}].role",
@@ -160,6 +162,24 @@ def _step_references(plan: Plan, step: Step, path: str, roles: Collection[str]) 
     shares = step.gate.shares
     if shares is not None and shares > sum(r.count for r in step.gate.sign_offs):
         yield _broken(7, f"{path}.gate.shares", f"{shares} shares are asked for but fewer people sign off")
+
+
+def _invited(
+    plan: Plan, requirement: SignOffRequirement, path: str, roles: Collection[str]
+) -> Iterator[Reason]:
+    """What an opening for invited reviewers needs: it is for outsiders, and somebody can sign an invitation."""
+    if not requirement.external:
+        yield _broken(8, f"{path}.invited_by", "only an `external` sign-off can be given on an invitation")
+    if requirement.invited_by not in roles:
+        yield _broken(
+            0, f"{path}.invited_by", f"nobody under `people` has the role `{requirement.invited_by}`"
+        )
+    elif not plan.inviters(requirement):
+        yield _broken(
+            7,
+            f"{path}.invited_by",
+            f"an invitation is signed, but the plan pins no key of anybody in the role `{requirement.invited_by}`",
+        )
 
 
 def _gradient(plan: Plan) -> Iterator[Reason]:
@@ -334,7 +354,11 @@ def _fillable(plan: Plan, step: Step, path: str, barred: Collection[str]) -> Ite
     for requirement in step.gate.sign_offs:
         able = [
             p
-            for p in plan.people_in_role(requirement.role, external_only=requirement.external)
+            # whoever invites counts through the reviewer, so that each place still takes a person of the plan
+            for p in (
+                *plan.people_in_role(requirement.role, external_only=requirement.external),
+                *plan.inviters(requirement),
+            )
             if p not in barred
         ]
         places += [able] * requirement.count

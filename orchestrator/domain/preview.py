@@ -190,6 +190,13 @@ def _words(state: ReleaseState, event: ev.AnyEvent) -> list[str]:
             return [
                 f"{event.by} {event.decision}s the gate of `{event.step}` as {event.role}, until {event.expires_at:%Y-%m-%d %H:%M} UTC"
             ]
+        case ev.Invited():
+            return [
+                f"{event.reviewer} of {event.organisation} may sign the gate of `{event.step}` as {event.role}, once, until {event.expires_at:%Y-%m-%d %H:%M} UTC",
+                f"{event.by} then counts at this gate through {event.reviewer} alone",
+            ]
+        case ev.InvitationRevoked():
+            return ["nobody can sign on this invitation any more; an approval given on it counts no more"]
         case ev.SignOffWithdrawn():
             return [f"the sign-off of {event.by} counts no more"]
         case ev.HoldPlaced():

@@ -79,6 +79,7 @@ class SignOffRecord(Frozen):
     Attributes:
         statement: digest of the signed statement, when there is one; a withdrawal names it.
         held_before: seconds of hold until it was given.
+        invitation: of an invited reviewer, the invitation that it was given on.
     """
 
     person: Name
@@ -92,6 +93,7 @@ class SignOffRecord(Frozen):
     comment: Text | None = None
     statement: Digest | None = None
     held_before: float = 0.0
+    invitation: Digest | None = None
 
 
 class Delegation(Frozen):
@@ -101,6 +103,36 @@ class Delegation(Frozen):
     to: Name
     role: Name
     until: Instant
+
+
+class Invitation(Frozen):
+    """One outside reviewer without an account may sign the next gate, once.
+
+    Attributes:
+        id: digest of the signed invitation.
+        subject: digest of the gate's subject that it is for; of another one it is stale.
+        key: the one-time public key whose private half is in the invitation.
+        used_at: when the reviewer signed on it; `acceptance`: what binds the reviewer's own key to it.
+    """
+
+    id: Digest
+    by: Name
+    role: Name
+    reviewer: Name
+    organisation: Line
+    subject: Digest
+    key: Text
+    envelope: Envelope
+    at: Instant
+    expires_at: Instant
+    used_at: Instant | None = None
+    acceptance: Envelope | None = None
+    revoked_at: Instant | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody has used or revoked it; that it has not expired is another matter."""
+        return self.used_at is None and self.revoked_at is None
 
 
 class StandingHold(Frozen):
@@ -226,6 +258,9 @@ class ReleaseState(Frozen):
     )
     sign_offs: dict[Name, SignOffRecord] = Field(default_factory=dict)
     delegations: list[Delegation] = Field(default_factory=list)
+    invitations: dict[Digest, Invitation] = Field(
+        default_factory=dict, description="of the next gate, by the digest of the signed invitation"
+    )
     holds: dict[Name, StandingHold] = Field(default_factory=dict)
     incidents: dict[Name, Incident] = Field(default_factory=dict)
     proposals: dict[Name, Proposal] = Field(default_factory=dict)
@@ -414,6 +449,7 @@ __all__ = [
     "EnteredStep",
     "Entering",
     "GateSubject",
+    "Invitation",
     "Proposal",
     "RegisteredArtifact",
     "ReleaseState",

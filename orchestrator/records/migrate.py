@@ -23,7 +23,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.domain.errors import Unavailable
-from orchestrator.records import hub_tables, monitor_tables, notice_tables
+from orchestrator.records import hub_tables, invitations, monitor_tables, notice_tables
 from orchestrator.records.database import WRITE_OPTION, connect, told
 from orchestrator.records.tables import METADATA
 
@@ -32,6 +32,7 @@ _FOLDER = Path(__file__).parent / "migrations"
 _MORE_TABLES = (
     hub_tables,
     monitor_tables,
+    invitations,
     notice_tables,
 )  # imported so that their tables are among the models
 

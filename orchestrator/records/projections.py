@@ -15,13 +15,14 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
-from orchestrator.domain.events import AnyEvent, Grant, IncidentClosed, ReleaseCreated
+from orchestrator.domain.events import AnyEvent, Grant, IncidentClosed, Invited, ReleaseCreated
 from orchestrator.domain.evolve import begin, evolve
 from orchestrator.domain.gate import Verdict, verdict
 from orchestrator.domain.incident import Incident
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.waits import waits
 from orchestrator.records.database import upsert
+from orchestrator.records.invitations import INVITATION, row_of
 from orchestrator.records.tables import GateReasonRow, GrantRow, IncidentRow, ReleaseRow, WaitRow, table
 
 _WAIT = table(WaitRow)
@@ -45,6 +46,7 @@ class Projection:
         self.state = state
         self._grants: dict[str, Grant] = {}
         self._incidents: dict[str, Incident] = {}
+        self._invited: list[Invited] = []
 
     def apply(self, events: Iterable[AnyEvent]) -> ReleaseState:
         """Evolve by these events; the state after them.
@@ -66,6 +68,8 @@ class Projection:
             for name, incident in after.incidents.items():
                 if before.incidents.get(name) is not incident:
                     self._incidents[name] = incident
+            if isinstance(event, Invited):
+                self._invited.append(event)
             if isinstance(event, IncidentClosed) and event.incident not in after.incidents:
                 # The state keeps a limited number of closed incidents; the record keeps all.
                 done = {"closed_at": event.at, "outcome": event.outcome}
@@ -75,11 +79,12 @@ class Projection:
         return self.state
 
     def write(self, session: Session) -> None:
-        """Write the grants and incidents that have changed."""
+        """Write the grants and incidents that have changed, and where new invitations belong."""
         assert self.state is not None
         release = self.state.release
         upsert(session, table(GrantRow), [_grant_row(release, grant) for grant in self._grants.values()])
         upsert(session, table(IncidentRow), [_incident_row(release, one) for one in self._incidents.values()])
+        upsert(session, INVITATION, [row_of(release, event) for event in self._invited])
 
 
 def _grant_row(release: str, grant: Grant) -> dict[str, Any]:

@@ -7,19 +7,18 @@ A person without pinned keys decides unsigned; custody then has only the log to 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from orchestrator.domain.plan import Plan
 from orchestrator.domain.state import GateSubject
-from orchestrator.trust.errors import Expired, KeyUnusable, StatementMismatch, UnknownKey
+from orchestrator.trust.errors import KeyUnusable, StatementMismatch, UnknownKey
 from orchestrator.trust.keys import PublicKey
-from orchestrator.trust.signing import signed_payload, verify_single
+from orchestrator.trust.signing import verify_single
 from orchestrator.trust.statements import (
     Delegation,
     Endorsement,
-    Invitation,
     Predicate,
     SignOff,
     Statement,
@@ -81,7 +80,7 @@ def sign_off_statement(
         withdraws: for `withdraw`, the digest of the statement taken back.
     """
     predicate = SignOff(
-        **_gate_fields(subject),
+        **gate_fields(subject),
         person=person,
         role=role,
         decision=decision,
@@ -150,15 +149,15 @@ def check_sign_off(
     Raises:
         TrustError: the signature, the key, the time or a field does not fit; it says which.
     """
-    statement = _signed(envelope, plan, person, SignOff, now, origins)
+    statement = signed_by(envelope, plan, person, SignOff, now, origins)
     statement.require(
         subjects=sign_off_subjects(subject),
-        **_gate_fields(subject),
+        **gate_fields(subject),
         person=person,
         role=role,
         decision=decision,
     )
-    _reaches(statement, expires_at)
+    require_reach(statement, expires_at)
     return statement
 
 
@@ -179,7 +178,7 @@ def check_withdrawal(
     Raises:
         TrustError: the signature, the key, the time or a field does not fit; it says which.
     """
-    statement = _signed(envelope, plan, person, SignOff, now, origins)
+    statement = signed_by(envelope, plan, person, SignOff, now, origins)
     statement.require(
         release=release, step=step, attempt=attempt, person=person, decision="withdraw", withdraws=withdraws
     )
@@ -202,7 +201,7 @@ def check_endorsement(
     Raises:
         TrustError: the signature, the key, the time or a field does not fit; it says which.
     """
-    statement = _signed(envelope, plan, person, Endorsement, now, origins)
+    statement = signed_by(envelope, plan, person, Endorsement, now, origins)
     statement.require(
         subjects=[Subject.of("proposal", payload_digest)],
         release=release,
@@ -232,83 +231,20 @@ def check_delegation(
     Raises:
         TrustError: the signature, the key, the time or a field does not fit; it says which.
     """
-    statement = _signed(envelope, plan, giver, Delegation, now, origins)
+    statement = signed_by(envelope, plan, giver, Delegation, now, origins)
     statement.require(release=release, plan_digest=plan.digest, from_person=giver, to_person=to, role=role)
-    _reaches(statement, until)
+    require_reach(statement, until)
     return statement
 
 
-def check_invited_sign_off(
-    envelope: str,
-    invitation: str,
-    plan: Plan,
-    subject: GateSubject,
-    *,
-    person: str,
-    role: str,
-    decision: Literal["approve", "reject", "withdraw"],
-    now: datetime,
-    used: Collection[str] = (),
-    origins: Sequence[str] = (),
-) -> Statement[SignOff]:
-    """Verify a sign-off by an outside reviewer without an account, on the invitation of somebody in the plan.
-
-    Args:
-        envelope: the reviewer's sign-off.
-        invitation: the envelope of the invitation.
-        plan: the plan in force; it pins the inviter's keys.
-        subject: the gate's subject as it stands now.
-        person: the reviewer.
-        role: in which role.
-        decision: what is said to be decided.
-        now: the verifier's clock.
-        used: digests of invitations that a sign-off has used up already. A withdrawal may use its own again.
-        origins: web origins of passkeys, see `signing.verify`.
+def signed_by(
+    envelope: str, plan: Plan, person: str, kind: type[Any], now: datetime, origins: Sequence[str] = ()
+) -> Statement[Any]:
+    """The statement of this kind that `person` signed with a key that the plan pins for them alone.
 
     Raises:
-        TrustError: the invitation or the sign-off does not fit; it says which and where.
+        TrustError: another kind, key or time.
     """
-    claimed = parse(signed_payload(invitation.encode()), Invitation).predicate
-    invited = _signed(invitation, plan, claimed.invited_by, Invitation, now, origins)
-    invited.require(
-        subjects=[Subject.of("plan", plan.digest)],
-        release=subject.release,
-        step=subject.step,
-        attempt=subject.attempt,
-        plan_digest=plan.digest,
-        reviewer=person,
-        role=role,
-    )
-    where = "invitation statement"
-    if claimed.invited_by == person:
-        raise StatementMismatch("nobody invites themselves", where=where, fields=("reviewer",))
-    if invited.digest in used and decision != "withdraw":
-        raise Expired(
-            "was used already; it is for one sign-off", where=where, remedy="ask for a new invitation"
-        )
-    key = PublicKey.parse(invited.predicate.reviewer_key)
-    others = [name for name in plan.people if name != person]
-    if any(key.key_id == theirs.key_id for name in others for theirs in pinned_keys(plan, name)):
-        raise KeyUnusable(
-            "is the key of somebody else in the plan", where=where, remedy="use the reviewer's own key"
-        )
-    verified = verify_single(envelope.encode(), [key], origins=origins)
-    statement = parse(verified.payload, SignOff)
-    statement.check_time(now)
-    statement.require(
-        subjects=sign_off_subjects(subject),
-        **_gate_fields(subject),
-        person=person,
-        role=role,
-        decision=decision,
-        invitation=invited.digest,
-    )
-    return statement
-
-
-def _signed(
-    envelope: str, plan: Plan, person: str, kind: type[Any], now: datetime, origins: Sequence[str]
-) -> Statement[Any]:
     keys = pinned_keys(plan, person)
     if not keys:
         raise UnknownKey("the plan pins no key of this person", where=f"people.{person}.keys")
@@ -325,7 +261,7 @@ def _signed(
     return statement
 
 
-def _reaches(statement: Statement[Any], until: datetime | None) -> None:
+def require_reach(statement: Statement[Any], until: datetime | None) -> None:
     """Refuse what is to count for longer than was signed."""
     if until is not None and until > statement.predicate.expires_at + timedelta(seconds=1):
         raise StatementMismatch(
@@ -336,7 +272,8 @@ def _reaches(statement: Statement[Any], until: datetime | None) -> None:
         )
 
 
-def _gate_fields(subject: GateSubject) -> dict[str, Any]:
+def gate_fields(subject: GateSubject) -> dict[str, Any]:
+    """What a sign-off says of the gate, by the name of its fields."""
     return {
         "release": subject.release,
         "step": subject.step,

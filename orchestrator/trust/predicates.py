@@ -234,18 +234,18 @@ class Delegation(Predicate):
 
 
 class Invitation(Predicate):
-    """Lets one outside reviewer without an account sign one gate, once. Subject: the plan.
+    """Lets one outside reviewer without an account sign one gate, once. Subjects: those of the sign-off.
 
     Attributes:
         release: the release's id.
         step: the step whose gate may be signed.
         attempt: the attempt at that step.
         plan_digest: the plan that the gate belongs to.
+        gate: the digest of the gate's subject: everything that a sign-off of it names.
         reviewer: the reviewer's name in the log.
         organisation: where the reviewer stands.
         role: the role in which the reviewer signs.
-        reviewer_key: the only key that the sign-off may be signed with: the reviewer's own, or one made for this
-            invitation and handed over with it.
+        one_time_key: the key that accepts the invitation, once; its private half is handed over with it.
         invited_by: who invites; must own the key that signs the invitation.
     """
 
@@ -255,11 +255,30 @@ class Invitation(Predicate):
     step: Name
     attempt: int = Field(ge=1, le=1_000_000, strict=True)
     plan_digest: Digest
+    gate: Digest
     reviewer: Name
     organisation: Line
     role: Name
-    reviewer_key: KeyText
+    one_time_key: KeyText
     invited_by: Name
+
+
+class Acceptance(Predicate):
+    """An invited reviewer binds a key of their own to an invitation, with its one-time key. Subject: the invitation.
+
+    Attributes:
+        release: the release's id.
+        invitation: the digest of the invitation.
+        reviewer: the reviewer's name in the log.
+        reviewer_key: the only key that may sign off, and take that back.
+    """
+
+    TYPE = PREDICATE_BASE + "acceptance/v1"
+
+    release: Name
+    invitation: Digest
+    reviewer: Name
+    reviewer_key: KeyText
 
 
 class Receipt(Predicate):
@@ -329,6 +348,7 @@ PREDICATES: Mapping[str, type[Predicate]] = {
         Endorsement,
         Delegation,
         Invitation,
+        Acceptance,
         Receipt,
         RecipientRegistration,
         KeyRegistration,

@@ -25,6 +25,7 @@ from orchestrator.trust.errors import Expired, Malformed, NotYetValid, Statement
 from orchestrator.trust.predicates import (
     PREDICATE_BASE,
     PREDICATES,
+    Acceptance,
     Delegation,
     Endorsement,
     Invitation,
@@ -45,6 +46,7 @@ __all__ = [
     "PREDICATES",
     "PREDICATE_BASE",
     "STATEMENT_TYPE",
+    "Acceptance",
     "Delegation",
     "Endorsement",
     "Invitation",

@@ -42,7 +42,14 @@ def test_the_document_is_valid_openapi(api: Api) -> None:
 
 
 #: Operations that ask nobody who they are.
-OPEN_TO_ALL = {"getSignIn", "backChannelLogout", "reportLeak"}
+OPEN_TO_ALL = {
+    "getSignIn",
+    "backChannelLogout",
+    "reportLeak",
+    "showInvitation",
+    "signInvited",
+    "withdrawInvited",
+}
 
 
 def test_every_operation_names_itself_its_permission_and_every_error(api: Api) -> None:

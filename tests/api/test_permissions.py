@@ -40,6 +40,9 @@ MAY: dict[str, str] = {
     "previewCommand": INSIDE,
     "signOff": PEOPLE,
     "withdrawSignOff": PEOPLE,
+    "invite": PEOPLE,
+    "listInvitations": INSIDE,
+    "revokeInvitation": PEOPLE,
     "retryEntry": "manager operator",
     "breakGlass": PEOPLE,
     "extendWindow": CAUTIOUS,
@@ -132,7 +135,19 @@ MAY: dict[str, str] = {
     "getConsistencyProof": "auditor operator",
     "exportAudit": "auditor operator",
 }
-OPEN_TO_ALL = {"healthz", "readyz", "getSignIn", "backChannelLogout", "reportLeak", "receiveFindings"}
+INVITED = {
+    "showInvitation",
+    "signInvited",
+    "withdrawInvited",
+}  # the one-time key opens it: tests/api/test_invitations.py
+OPEN_TO_ALL = INVITED | {
+    "healthz",
+    "readyz",
+    "getSignIn",
+    "backChannelLogout",
+    "reportLeak",
+    "receiveFindings",
+}
 NAMES = {
     "step": "query",
     "control": "rate_limit",
@@ -150,6 +165,7 @@ NAMES = {
     "index": "0",
     "parent": "none",
     "monitor": "none",
+    "invitation": "0" * 64,
 }
 OWN, OTHER, NOWHERE = "seen-1", "hide-1", "gone-1"
 

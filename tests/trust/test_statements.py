@@ -63,12 +63,16 @@ EXAMPLES = [
         step="large-downloadable",
         attempt=1,
         plan_digest=D1,
+        gate=D3,
         reviewer="dana@uni.example",
         organisation="A University",
         role="outside-reviewer",
-        reviewer_key=KEY.text(),
+        one_time_key=KEY.text(),
         invited_by="alice",
         **TIMES,
+    ),
+    statements.Acceptance(
+        release="gpt-2", invitation=D2, reviewer="dana@uni.example", reviewer_key=KEY.text(), **TIMES
     ),
     statements.Receipt(
         release="gpt-2",
