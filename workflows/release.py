@@ -31,7 +31,7 @@ from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
 from orchestrator.domain import events as ev
-from orchestrator.domain.decide import decide, decide_create, due, wakes_at
+from orchestrator.domain.decide import decide, decide_create, due, reminding, wakes_at
 from orchestrator.domain.decide_late import asked_faults, asked_key, entered_attempt, late_id
 from orchestrator.domain.errors import (
     Conflict,
@@ -45,6 +45,7 @@ from orchestrator.domain.errors import (
 from orchestrator.domain.evolve import begin, evolve
 from orchestrator.domain.gate import still_holds, verdict
 from orchestrator.domain.plan import Step
+from orchestrator.domain.reminders import next_reminder
 from orchestrator.domain.state import AskedGrant, Entering, ReleaseState, Rotation
 from orchestrator.domain.values import digest
 from workflows.errors import refusal
@@ -96,10 +97,14 @@ class ReleaseWorkflow:
         self._applied_seq = start.applied_seq
         self._access_seq = start.applied_seq if start.state is None else start.state.seq
         self._rotating: set[str] = set()
+        self._reminds = False
 
     @workflow.run
     async def run(self, start: msg.ReleaseInput) -> str:
         """Drive the release to its end; the status that it ended in."""
+        self._reminds = workflow.patched(
+            "reminders"
+        )  # releases from before get theirs when they continue as new
         if self._state is None:
             await self._create()
         if self._refused is not None:
@@ -300,6 +305,8 @@ class ReleaseWorkflow:
                         )
             elif state.awaiting_renewal():
                 await self._renew(state)
+            elif self._reminds and (remind := reminding(state, workflow.now())) is not None:
+                await self._own(remind)
             else:
                 return
 
@@ -307,6 +314,8 @@ class ReleaseWorkflow:
         """Until an event, a clock, or the history is long enough."""
         now = workflow.now()
         wakes = wakes_at(state, now)
+        if self._reminds and (reminds := next_reminder(state, now)) is not None:
+            wakes = reminds if wakes is None else min(wakes, reminds)
         await self._wait_for_change(
             state.seq, None if wakes is None else wakes - now + timedelta(milliseconds=1)
         )

@@ -77,5 +77,7 @@ def _never_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _our_duration(field: dict[str, Any]) -> None:
     default = field.get("default")
-    if isinstance(default, str) and default.startswith("P") and field.get("pattern") == _OURS:
+    kinds = [field, *field.get("anyOf", [])]
+    ours = any(kind.get("pattern") == _OURS for kind in kinds)
+    if isinstance(default, str) and default.startswith("P") and ours:
         field["default"] = format_duration(_ISO.validate_python(default))

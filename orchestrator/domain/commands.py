@@ -488,6 +488,12 @@ class Expire(Command):
     type: Literal["expire"] = "expire"
 
 
+class Remind(Command):
+    """Tell people of what ends soon or waits for long, each thing once. Internal."""
+
+    type: Literal["remind"] = "remind"
+
+
 AnyCommand = Annotated[
     RegisterArtifact
     | SubmitEvidence
@@ -529,6 +535,7 @@ AnyCommand = Annotated[
     | CompleteEntry
     | TakeBackEntry
     | Expire
+    | Remind
     | CreateRelease,
     Field(discriminator="type"),
 ]

@@ -19,12 +19,13 @@ from orchestrator.domain import decide_invited as invited
 from orchestrator.domain import decide_keys as keys
 from orchestrator.domain import decide_late as late
 from orchestrator.domain import events as ev
-from orchestrator.domain.deciding import require_going
+from orchestrator.domain.deciding import header, require_going, require_service
 from orchestrator.domain.errors import Conflict, NotPermitted
 from orchestrator.domain.evolve import apply_events
 from orchestrator.domain.gate import verdict
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.plan_rules import require_sound
+from orchestrator.domain.reminders import untold
 from orchestrator.domain.state import ReleaseState
 
 
@@ -92,6 +93,30 @@ def due(state: ReleaseState, now: datetime) -> list[cmd.AnyCommand]:
     return commands
 
 
+def remind(state: ReleaseState, command: cmd.Remind, now: datetime) -> list[ev.AnyEvent]:
+    """Tell people of what ends soon or waits for long, and was not told yet."""
+    require_service(command.actor)
+    return [
+        ev.Reminded(
+            **header(state, command, now),
+            reminder=one.key,
+            kind=one.kind,
+            message=one.message,
+            step=one.step,
+            people=one.people,
+            due=one.due,
+        )
+        for one in untold(state, max(now, state.updated_at))
+    ]
+
+
+def reminding(state: ReleaseState, now: datetime) -> cmd.Remind | None:
+    """The command that tells what is to be told now; None when there is nothing."""
+    if state.ended or not untold(state, max(now, state.updated_at)):
+        return None
+    return cmd.Remind(command_id=f"remind-{state.seq}", actor=cmd.SERVICE)
+
+
 def wakes_at(state: ReleaseState, now: datetime) -> datetime | None:
     """When time alone will next give the release something to do or change its verdict; None: never."""
     if state.ended:
@@ -145,4 +170,5 @@ _DECISIONS: dict[type[cmd.Command], Callable[[ReleaseState, Any, datetime], list
     cmd.CompleteEntry: access.complete_entry,
     cmd.TakeBackEntry: access.take_back_entry,
     cmd.Expire: access.expire,
+    cmd.Remind: remind,
 }

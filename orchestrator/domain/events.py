@@ -445,6 +445,22 @@ class MonitorReported(Event):
     last_success: Instant
 
 
+class Reminded(Event):
+    """Something ends soon or waits for long; these people are told, this once. `reminder`: what it is about.
+
+    The kinds are those of `domain.reminders`: a window, a cooling-off, a delegation that ends, a sign-off or an invitation that
+    expires, evidence that gets too old, a sign-off that is waited for.
+    """
+
+    type: Literal["reminded"] = "reminded"
+    reminder: str
+    kind: Line
+    message: Text
+    step: Name | None = None
+    people: list[Name]
+    due: Instant
+
+
 class Aborted(Event):
     """The release has ended without reaching its last step."""
 
@@ -492,6 +508,7 @@ AnyEvent = Annotated[
     | RolledBack
     | AccessReported
     | MonitorReported
+    | Reminded
     | Aborted,
     Field(discriminator="type"),
 ]

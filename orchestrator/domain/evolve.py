@@ -19,6 +19,7 @@ from orchestrator.domain.state import Clock, ReleaseState
 from orchestrator.domain.values import digest, statement_digest
 
 _CLOSED_INCIDENTS_KEPT = 100
+_REMINDERS_KEPT = 1000
 
 
 def fold(events: Iterable[ev.AnyEvent]) -> ReleaseState:
@@ -150,7 +151,7 @@ def _withdrawn(state: ReleaseState, e: ev.SignOffWithdrawn) -> Change:
 
 def _delegated(state: ReleaseState, e: ev.Delegated) -> Change:
     kept = [d for d in state.delegations if d.until > e.at and (d.person, d.role) != (e.by, e.role)]
-    return {"delegations": [*kept, st.Delegation(person=e.by, to=e.to, role=e.role, until=e.until)]}
+    return {"delegations": [*kept, st.Delegation(person=e.by, to=e.to, role=e.role, until=e.until, at=e.at)]}
 
 
 def _held(state: ReleaseState, e: ev.HoldPlaced) -> Change:
@@ -324,6 +325,7 @@ def _nothing(state: ReleaseState, e: ev.AnyEvent) -> Change:
 
 def _amended(state: ReleaseState, e: ev.PlanAmended) -> Change:
     return {
+        "approached_at": e.at,
         "plan": e.plan,
         "plan_digest": e.plan_digest,
         "window_required": {},
@@ -385,7 +387,7 @@ def _entered(state: ReleaseState, e: ev.StepEntered) -> Change:
         window_counted=state.window_counted(e.at if state.entry is None else state.entry.at).total_seconds(),
     )
     return {
-        **_new_attempt(state),
+        **_new_attempt(state, e.at),
         "status": "completed" if e.completed else "active",
         "current": e.step,
         "stages": stages,
@@ -398,8 +400,9 @@ def _entered(state: ReleaseState, e: ev.StepEntered) -> Change:
     }
 
 
-def _new_attempt(state: ReleaseState) -> Change:
+def _new_attempt(state: ReleaseState, at: datetime) -> Change:
     return {
+        "approached_at": at,
         "attempt": state.attempt + 1,
         "entry": None,
         "entry_failed": None,
@@ -466,7 +469,7 @@ def _rolled_back(state: ReleaseState, e: ev.RolledBack) -> Change:
         stages.update(dict.fromkeys(step.component_names, step.stage))
     later = {step.name for step in state.plan.steps[keep + 1 :]}
     return {
-        **_new_attempt(state),
+        **_new_attempt(state, e.at),
         "status": "active",
         "current": e.to_step,
         "stages": stages,
@@ -483,10 +486,17 @@ def _monitor(state: ReleaseState, e: ev.MonitorReported) -> Change:
     return {"monitors": {**state.monitors, e.source: e.last_success}}
 
 
+def _reminded(state: ReleaseState, e: ev.Reminded) -> Change:
+    told = {**state.reminded, e.reminder: e.due}
+    for key in list(told)[: max(len(told) - _REMINDERS_KEPT, 0)]:
+        del told[key]
+    return {"reminded": told}
+
+
 def _aborted(state: ReleaseState, e: ev.Aborted) -> Change:
     everything = {step.name for step in state.plan.steps}
     return {
-        **_new_attempt(state),
+        **_new_attempt(state, e.at),
         "status": "aborted",
         "stages": {},
         "grants": _end_grants(state, e.at, "aborted", everything),
@@ -533,5 +543,6 @@ _CHANGES: dict[type[ev.Event], Callable[[ReleaseState, Any], Change]] = {
     ev.RolledBack: _rolled_back,
     ev.AccessReported: _access,
     ev.MonitorReported: _monitor,
+    ev.Reminded: _reminded,
     ev.Aborted: _aborted,
 }

@@ -44,12 +44,14 @@ class Condition(Frozen):
         message: what is missing, in words.
         who: people who can meet it; empty when nobody has to do anything (a clock) or anybody with the permission can.
         met_at: for a clock that runs, when it will be met if nothing changes; None when it stands or is no clock.
+        role: of a missing sign-off, the role.
     """
 
     code: str
     message: str
     who: list[str] = Field(default_factory=list)
     met_at: Instant | None = None
+    role: Name | None = None
 
 
 class SignOffView(Frozen):
@@ -425,7 +427,7 @@ def _sign_offs(state: ReleaseState, step: Step, views: Sequence[SignOffView]) ->
                 message += (
                     " (" + ", ".join(f"{v.person}'s is {v.standing.replace('_', ' ')}" for v in late) + ")"
                 )
-            yield Condition(code="sign_off", message=message, who=who)
+            yield Condition(code="sign_off", message=message, who=who, role=requirement.role)
     for view in views:
         if view.decision == "reject" and view.standing == "counts":
             told = f": {view.comment}" if view.comment else ""

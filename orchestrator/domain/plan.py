@@ -226,6 +226,17 @@ class Quorums(Frozen):
         return found
 
 
+class Reminders(Frozen):
+    """When people are reminded of what ends soon or waits for long."""
+
+    before: Duration = Field(
+        default=timedelta(days=3), description="this long before a window, a sign-off or the like ends"
+    )
+    waiting: Duration | None = Field(
+        default=timedelta(days=7), description="when a sign-off has been waited for this long; null: never"
+    )
+
+
 _RESPONSES: dict[Severity, list[ResponseAction]] = {
     Severity.LOW: [ResponseAction.NOTIFY],
     Severity.MODERATE: [ResponseAction.NOTIFY, ResponseAction.HOLD],
@@ -260,6 +271,11 @@ class Plan(Frozen):
         description="`pinned`: only recipients that this plan pins get envelopes; `registered`: also those that partners registered, which trusts the service's records",
     )
     hub_drift: Literal["repair", "raise"] = "raise"
+    reminders: Reminders | None = Field(
+        default=Reminders(),
+        exclude_if=lambda value: value == Reminders(),
+        description="when people are reminded; null: never",
+    )
     steps: Annotated[list[Step], Field(min_length=1, max_length=100)]
 
     @field_validator("responses", mode="after")

@@ -103,6 +103,7 @@ class Delegation(Frozen):
     to: Name
     role: Name
     until: Instant
+    at: Instant | None = None
 
 
 class Invitation(Frozen):
@@ -286,6 +287,12 @@ class ReleaseState(Frozen):
     access_working: bool = True
     access_reason: Text | None = None
     monitors: dict[Name, Instant] = Field(default_factory=dict)
+    approached_at: Instant | None = Field(
+        default=None, description="since when this approach to the next gate goes, under this plan"
+    )
+    reminded: dict[str, Instant] = Field(
+        default_factory=dict, description="what people were reminded of → its end"
+    )
     entry: Entering | None = None
     entry_failed: Text | None = None
     history: list[EnteredStep] = Field(default_factory=list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from orchestrator.domain.gate import Verdict, verdict
+from orchestrator.domain.reminders import reminders
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.values import Frozen, Instant, Name
 
@@ -13,7 +14,8 @@ class Wait(Frozen):
     """One thing that one of `people` can do.
 
     Attributes:
-        what: `sign_off`, `withdraw_rejection`, `endorse`, `triage`, `close_incident`, `review`, `control`, `evidence`.
+        what: `sign_off`, `withdraw_rejection`, `endorse`, `triage`, `close_incident`, `review`, `control`, `evidence`, or what
+            ends soon: `sign_off_expires`, `window_ends` and the like (`domain.reminders`).
         due: by when it matters: when the clocks of the gate would otherwise be done, or a proposal runs out. Never None,
             so that lists can be ordered soonest first.
     """
@@ -63,6 +65,13 @@ def waits(state: ReleaseState, now: datetime, gate: Verdict | None = None) -> li
                         due=due,
                     )
                 )
+    found += [
+        Wait(
+            what=one.kind, message=one.message, step=one.step, people=one.people, since=one.since, due=one.due
+        )
+        for one in reminders(state, now, gate)
+        if one.kind != "sign_off_waits"  # which is among the above
+    ]
     return sorted(found, key=lambda wait: (wait.due, wait.what, wait.message))
 
 

@@ -123,6 +123,22 @@ async def _rotation(time: VirtualTime, world: World) -> Release:
     return release
 
 
+async def _reminders(time: VirtualTime, world: World) -> Release:
+    """A window whose end is near, over a continuation, and sign-offs that are waited for."""
+    release = await _walk(time, world, limit=40)
+    await release.ready("query")
+    await time.fast_forward(release.handle, timedelta(days=28))
+    for _ in range(500):
+        if {"window_ends", "sign_off_waits"} <= {
+            event.kind for event in world.log[release.name] if event.type == "reminded"
+        }:
+            break
+        await asyncio.sleep(0.02)
+    await release.send(cmd.Abort(command_id="abort", actor=MANAGER, reason="enough"))
+    await release.handle.result()
+    return release
+
+
 async def _continued(time: VirtualTime, world: World) -> Release:
     release = await _walk(time, world, limit=60)
     for n in range(20):
@@ -167,6 +183,7 @@ async def _save(client: Client, version: str) -> None:
         "continued": _continued,
         "late-grants": _late_grants,
         "rotation": _rotation,
+        "reminders": _reminders,
     }
     chosen = sys.argv[2:] or [*kinds, "leak-sweep"]
     if "leak-sweep" in chosen:

@@ -25,7 +25,7 @@ def saved(path: Path) -> WorkflowHistory:
 
 def test_there_are_histories_of_every_kind_of_run():
     kinds = {path.stem.split("-", 1)[1] for path in HISTORIES}
-    assert {"to-open", "caution", "continued", "late-grants", "rotation", "leak-sweep"} <= kinds
+    assert {"to-open", "caution", "continued", "late-grants", "rotation", "reminders", "leak-sweep"} <= kinds
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda p: p.stem)

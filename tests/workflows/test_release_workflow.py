@@ -247,6 +247,33 @@ async def test_a_lost_answer_of_the_records_doubles_nothing(temporal_client: Cli
         await release.handle.terminate()
 
 
+async def test_people_are_reminded_once_however_often_the_release_wakes_or_continues(
+    virtual_time_env: VirtualTime,
+):
+    world = World()
+    async with workers(virtual_time_env.client, world):
+        release = await Release.create(virtual_time_env.client, world, limit=40)
+        await release.until("inside")
+        await release.register()
+        await release.ready("demo")
+        await release.sign("demo", "sam", "safety")
+        await release.until("demo")
+        await release.ready("query")
+        for n in range(6):  # it continues as new in between
+            for working in (False, True):
+                report = cmd.ReportAccess(command_id=f"a{n}{working}", actor=MANAGER, working=working)
+                await release.send(report)
+            await virtual_time_env.fast_forward(release.handle, timedelta(days=4, hours=20))
+        said = [event for event in world.log[release.name] if event.type == "reminded"]
+        kinds = sorted(event.kind for event in said)
+        assert kinds == ["sign_off_waits", "sign_off_waits", "window_ends"]
+        (window,) = (event for event in said if event.kind == "window_ends")
+        assert timedelta(days=2, hours=23) < window.due - window.at <= timedelta(days=3)
+        assert len({event.reminder for event in said}) == len(said)
+        await release.send(cmd.Abort(command_id="abort", actor=MANAGER, reason="enough"))
+        await release.handle.result()
+
+
 async def test_events_of_a_killed_writer_are_adopted_and_the_command_is_decided_anew(temporal_client: Client):
     world = World()
     async with workers(temporal_client, world):
