@@ -12,9 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+from temporalio import activity
 from temporalio.client import Client, WorkflowHistory
 from temporalio.testing._timeskipping import TimeSkipper, TimeSkippingConfig
+from temporalio.worker import Worker
 
+from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
 from orchestrator.records import database
@@ -26,6 +29,8 @@ from tests.support.plans import MANAGER, RECIPIENT, actor
 from tests.support.temporal import TEST_CODEC_KEYS, VirtualTime, temporal_server
 from tests.support.world import World
 from tests.workflows.test_release_workflow import Release, workers
+from workflows.hub_sweep import HubSweepWorkflow
+from workflows.ingest import IngestWorkflow
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -168,6 +173,58 @@ async def _leak_sweep(client: Client) -> WorkflowHistory:
         return history
 
 
+async def _hub_sweep(client: Client) -> WorkflowHistory:
+    """A sweep of the Hub that fails once."""
+    tries: list[int] = []
+
+    @activity.defn(name=names.SWEEP_HUB)
+    async def sweep(_request: msg.SweepHub) -> msg.HubSwept:
+        tries.append(activity.info().attempt)
+        if len(tries) == 1:
+            raise RuntimeError("the Hub does not answer")
+        return msg.HubSwept(in_order=["mini-1"])
+
+    async with (
+        Worker(client, task_queue=names.QUEUE_RELEASES, workflows=[HubSweepWorkflow]),
+        Worker(client, task_queue=names.QUEUE_TRANSFER, activities=[sweep]),
+    ):
+        handle = await client.start_workflow(
+            names.HUB_SWEEP_WORKFLOW, msg.SweepHub(), id="hub", task_queue=names.QUEUE_RELEASES
+        )
+        await handle.result()
+    return await handle.fetch_history()
+
+
+async def _ingest(client: Client) -> WorkflowHistory:
+    """An ingest that is bound to a release."""
+
+    @activity.defn(name=names.SEAL_TREE)
+    async def seal(_start: msg.IngestInput) -> msg.IngestResult:
+        return msg.IngestResult(artifact="a" * 32, manifest_digest="sha256:" + "1" * 64, size=1, files=1)
+
+    @activity.defn(name=names.BIND_ARTIFACT)
+    async def bind(request: msg.BindRequest) -> msg.Outcome:
+        return msg.Outcome(release=request.release, seq=2, events=["artifact_registered"])
+
+    start = msg.IngestInput(
+        ingest="i-1",
+        source="model",
+        store="default",
+        components={"weights": ["*"]},
+        uploader="ci",
+        release="r-1",
+    )
+    async with (
+        Worker(client, task_queue=names.QUEUE_RELEASES, workflows=[IngestWorkflow]),
+        Worker(client, task_queue=names.QUEUE_TRANSFER, activities=[seal, bind]),
+    ):
+        handle = await client.start_workflow(
+            names.INGEST_WORKFLOW, start, id="ingest", task_queue=names.QUEUE_RELEASES
+        )
+        await handle.result()
+    return await handle.fetch_history()
+
+
 def _write(version: str, name: str, history: WorkflowHistory) -> None:
     path = HISTORIES / f"{version}-{name}.json"
     path.write_text(history.to_json())
@@ -185,10 +242,12 @@ async def _save(client: Client, version: str) -> None:
         "rotation": _rotation,
         "reminders": _reminders,
     }
-    chosen = sys.argv[2:] or [*kinds, "leak-sweep"]
-    if "leak-sweep" in chosen:
-        chosen.remove("leak-sweep")
-        _write(version, "leak-sweep", await _leak_sweep(client))
+    others = {"leak-sweep": _leak_sweep, "hub-sweep": _hub_sweep, "ingest": _ingest}
+    chosen = sys.argv[2:] or [*kinds, *others]
+    for name, other in others.items():
+        if name in chosen:
+            chosen.remove(name)
+            _write(version, name, await other(client))
     for name, run in ((name, kinds[name]) for name in chosen):
         world = World()
         async with workers(time.client, world):

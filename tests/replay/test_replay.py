@@ -10,12 +10,13 @@ from temporalio.client import WorkflowHistory
 
 from infra.temporal import replayer
 from tests.support.temporal import TEST_CODEC_KEYS
+from workflows.hub_sweep import HubSweepWorkflow
 from workflows.ingest import IngestWorkflow
 from workflows.leak_sweep import LeakSweepWorkflow
 from workflows.release import ReleaseWorkflow
 from workflows.rotation import RotationWorkflow
 
-WORKFLOWS = [ReleaseWorkflow, IngestWorkflow, RotationWorkflow, LeakSweepWorkflow]
+WORKFLOWS = [ReleaseWorkflow, IngestWorkflow, RotationWorkflow, LeakSweepWorkflow, HubSweepWorkflow]
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 
 
@@ -25,7 +26,17 @@ def saved(path: Path) -> WorkflowHistory:
 
 def test_there_are_histories_of_every_kind_of_run():
     kinds = {path.stem.split("-", 1)[1] for path in HISTORIES}
-    assert {"to-open", "caution", "continued", "late-grants", "rotation", "reminders", "leak-sweep"} <= kinds
+    assert {
+        "to-open",
+        "caution",
+        "continued",
+        "late-grants",
+        "rotation",
+        "reminders",
+        "leak-sweep",
+        "hub-sweep",
+        "ingest",
+    } <= kinds
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda p: p.stem)

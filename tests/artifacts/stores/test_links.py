@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from artifacts.errors import AccessDenied, ObjectMissing
@@ -129,3 +130,23 @@ def test_what_no_link_was_given_for_is_an_error() -> None:
             source.blob("a").read(0, 1)
         with pytest.raises(ObjectMissing, match="not in the manifest"):
             source.blob("b")
+
+
+@pytest.mark.parametrize("server", ["moto", "juicefs"])
+def test_fsspec_reads_a_sealed_artifact_where_it_lies_on_s3(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    linked = Linked(request.getfixturevalue(server), tmp_path / "w", f"fsspec-{server}", seconds=600)
+    fs = fsspec.filesystem(
+        "sealed",
+        source=linked.store,
+        manifest=linked.sealed.manifest,
+        envelope=linked.world.payload(linked.sealed),
+    )
+    many = tree(linked.world.source)["many.bin"]
+    assert set(fs.find("")) == {file.path for file in linked.sealed.files}
+    with fs.open("sealed://many.bin") as file:
+        file.seek(PART - 10)  # over the edge of two parts
+        assert file.read(20) == many[PART - 10 : PART + 10]
+    assert fs.cat_file("many.bin", -7) == many[-7:]
+    fs.close()
