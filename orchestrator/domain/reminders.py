@@ -139,9 +139,11 @@ def _waiting(state: ReleaseState, step: Step, gate: Verdict, waiting: timedelta 
     if waiting is None or any(c.code in {"artifact", "evidence", "hold", "entry_failed"} for c in gate.unmet):
         return
     there = max(
-        state.approached_at or (state.history[-1].at if state.history else state.created_at),
-        *(document.at for document in state.evidence_for(step).values()),
-        *(state.artifacts[name].at for name in state.manifests_for(step)),
+        [
+            state.approached_at or (state.history[-1].at if state.history else state.created_at),
+            *(document.at for document in state.evidence_for(step).values()),
+            *(state.artifacts[name].at for name in state.manifests_for(step)),
+        ]
     )
     for condition in gate.unmet:
         if condition.code == "sign_off" and condition.who:

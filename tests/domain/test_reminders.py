@@ -159,3 +159,11 @@ def test_nobody_is_reminded_where_the_plan_says_so_and_only_the_release_reminds(
     with pytest.raises(NotPermitted):
         decide(walk.state, cmd.Remind(command_id="x", actor=person("mia")), walk.now)
     assert Reminders().before == 3 * DAY
+
+
+def test_a_gate_that_asks_for_nothing_but_a_sign_off_waits_since_the_release_was_made() -> None:
+    changed = five_stages()
+    changed["steps"][0]["gate"] = {"sign_offs": [{"role": "safety"}]}
+    walk = Walker(Plan.model_validate(changed))
+    said = [e for e in later(walk, 8 * DAY) if e.kind == "sign_off_waits"]
+    assert [e.due for e in said] == [walk.state.created_at + 7 * DAY]
