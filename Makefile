@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: security audit chromium alerts help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench fuzz-sources
+.PHONY: faults security audit chromium alerts help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench fuzz-sources
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ format: $(STAMP) ## let ruff format and fix
 
 test: $(STAMP) ## every test (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+faults: $(STAMP) ## disturb releases on both stacks at random moments of a seed and check each (SEED=1 COUNT=200; docs/faults.md)
+	$(BIN)/python -m infra.faults.campaign $${SEED:-1} $${COUNT:-200}
 
 bench-log: $(STAMP) ## audit log: append rate up to 1 000 000 entries, proofs, verification rate
 	$(BIN)/python -m infra.bench.log

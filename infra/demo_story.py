@@ -300,11 +300,15 @@ class Story:
         def entered() -> JSON | None:
             state = self.state()
             if state.get("entry_failed"):
-                raise StoryError(f"the entry of `{step}` was taken back: {state['entry_failed']}")
+                self._taken_back(step, state["entry_failed"])
             return state if any(line["step"] == step for line in state["history"]) else None
 
         wait_for(f"`{step}` to be entered", entered)
         self.moment(f"entered-{step}")
+
+    def _taken_back(self, step: str, why: str) -> None:
+        """What people do about an entry that failed."""
+        raise StoryError(f"the entry of `{step}` was taken back: {why}")
 
     # --- a leak report in the middle
 

@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,19 @@ _BUCKET = "sluice"
 _S3_USER = "sluice"
 
 
-def topology(folder: Path, **more: Any) -> Stack:
+def topology(
+    folder: Path,
+    *,
+    change: Callable[[list[Component]], list[Component]] = lambda components: components,
+    through: Callable[[Mapping[str, int]], Mapping[str, int]] = lambda ports: ports,
+    **more: Any,
+) -> Stack:
     """The whole topology, not started yet; use it with `async with`.
 
     Args:
         folder: everything's data; made when it is not there.
+        change: the components, changed for a campaign.
+        through: the ports of servers → those by which our processes reach them.
         more: settings beside those of the topology, such as `otlp_endpoint`.
 
     Raises:
@@ -72,7 +80,13 @@ def topology(folder: Path, **more: Any) -> Stack:
     )
     for name in ("data", "ingest", "postgres", "openbao", "openbao/data", "s3"):
         (folder / name).mkdir(mode=0o700, exist_ok=True)
-    return Stack(settings, _components(settings, folder, secrets), resolve=_resolve, urls=urls, patience=180)
+    return Stack(
+        settings,
+        change(_components(settings, folder, secrets)),
+        resolve=lambda given, ports: _resolve(given, through(ports)),
+        urls=urls,
+        patience=240,
+    )
 
 
 def _resolve(settings: Settings, ports: Mapping[str, int]) -> Settings:

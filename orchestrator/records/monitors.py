@@ -129,6 +129,10 @@ class Lease:
     text: str | None
 
 
+#: How far the clocks of two workers may lie apart.
+_ASKEW = timedelta(minutes=1)
+
+
 def lease(
     session: Session, name: str, holder: str, now: datetime, *, at_most: timedelta, every: timedelta
 ) -> Lease | None:
@@ -141,6 +145,9 @@ def lease(
         now: the time.
         at_most: when the lease ends if the holder dies.
         every: the least time between the begins of two polls.
+
+    What lies further ahead of `now` than clocks differ was written by a clock that was wrong: it keeps nobody from polling,
+    or a source would be blind for as long as that clock was ahead.
     """
     done = session.execute(
         update(_SOURCE)
@@ -149,12 +156,14 @@ def lease(
             or_(
                 col(MonitorSourceRow.leased_until).is_(None),
                 col(MonitorSourceRow.leased_until) <= now,
+                col(MonitorSourceRow.leased_until) > now + at_most + _ASKEW,
                 col(MonitorSourceRow.leased_by) == holder,
             ),
             or_(col(MonitorSourceRow.retry_at).is_(None), col(MonitorSourceRow.retry_at) <= now),
             or_(
                 col(MonitorSourceRow.last_attempt).is_(None),
                 col(MonitorSourceRow.last_attempt) <= now - every,
+                col(MonitorSourceRow.last_attempt) > now + _ASKEW,
                 col(MonitorSourceRow.leased_by) == holder,
             ),
         )

@@ -198,3 +198,25 @@ def test_what_was_seen_in_part_is_kept_and_the_source_is_blind_all_the_same(
         standing = monitors.get(session, "listing")
     assert standing.last_success == seen
     assert standing.error == "spaces: 500"
+
+
+def test_a_clock_that_was_ahead_blinds_no_source_once_it_is_right_again(
+    polling: Polling, listing: Listing, clock: Clock, engine: Engine
+):
+    listing.publish(1)
+    clock.now += timedelta(hours=3)
+    assert polling.poll("listing", "a", Beat()).new == 1
+    with database.writing(engine) as session:  # and a worker that died holding the source, at the wrong time
+        monitors.lease(
+            session,
+            "listing",
+            "dead",
+            clock.now + timedelta(minutes=2),
+            at_most=timedelta(minutes=15),
+            every=timedelta(minutes=1),
+        )
+    clock.now = NOW + timedelta(minutes=2)
+    listing.publish(3)
+    found = polling.poll("listing", "b", Beat())
+    assert (found.state, found.new) == ("looked", 3)
+    assert standing(engine).last_success == clock.now
