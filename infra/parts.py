@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -12,12 +14,17 @@ from artifacts.keys import partner_recipient
 from artifacts.leaks.sealed import SealedSignature
 from artifacts.manifest import parse_manifest
 from artifacts.stores.base import Store, open_store
+from artifacts.stores.s3 import SharedS3
 from infra.codec import CodecKeys
 from infra.documents import SealedDocuments
 from infra.settings import InvalidSettingError, Settings, read_secret
 from orchestrator.api.deps import ManifestFacts
 from orchestrator.domain.errors import Malformed, Reason
 from orchestrator.records import database
+
+#: How long stores on S3 share a client, in seconds, and over how many connections.
+_SHARED_S = 300.0
+_CONNECTIONS = 32
 
 
 def records_engine(settings: Settings) -> Engine:
@@ -29,17 +36,24 @@ def records_engine(settings: Settings) -> Engine:
 
 
 class StoreOpener:
-    """Opens stores with this deployment's endpoints and tokens."""
+    """Opens stores with this deployment's endpoints and tokens.
+
+    Stores on S3 that are opened within five minutes share their connections, and what a probe found out.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._shared: dict[str, tuple[float, SharedS3]] = {}
+        self._lock = Lock()
 
     def __call__(self, uri: str) -> Store:
         """The store at `uri`."""
         settings, options = self._settings, dict[str, Any]()
         scheme = uri.partition(":")[0]
-        if scheme == "s3" and settings.s3_endpoint_url:
-            options["endpoint_url"] = settings.s3_endpoint_url
+        if scheme == "s3":
+            options |= {"shared": self._share(uri), "max_connections": _CONNECTIONS}
+            if settings.s3_endpoint_url:
+                options["endpoint_url"] = settings.s3_endpoint_url
         if scheme == "hf":
             if settings.hub_endpoint_url:
                 options["endpoint"] = settings.hub_endpoint_url
@@ -47,6 +61,12 @@ class StoreOpener:
                 options["token"] = read_secret(settings.hub_token_file, "hub_token_file")
             options["spool"] = settings.data_dir / "spool"
         return open_store(uri, **options)
+
+    def _share(self, uri: str) -> SharedS3:
+        now = monotonic()
+        with self._lock:
+            self._shared = {name: kept for name, kept in self._shared.items() if now - kept[0] < _SHARED_S}
+            return self._shared.setdefault(uri, (now, SharedS3()))[1]
 
 
 class ArtifactFormats:

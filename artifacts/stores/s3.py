@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,6 +44,26 @@ MAX_PRESIGN_S = 7 * 24 * 3600
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
+class SharedS3:
+    """A client and what a probe found, for stores of one address and one set of options that are opened again and again.
+
+    Making a client reads the service's whole description, and a probe takes a dozen calls. Threads may share it. Keep it
+    for minutes, not for good: credentials of a file and a bucket's settings are looked at anew with the next one.
+    """
+
+    def __init__(self) -> None:
+        self.probed: Probed | None = None
+        self._client: Any = None
+        self._lock = Lock()
+
+    def client(self, make: Callable[[], Any]) -> Any:
+        """The client; made by the first who asks."""
+        with self._lock:
+            if self._client is None:
+                self._client = make()
+            return self._client
+
+
 class S3Store:
     """`s3://bucket/prefix`.
 
@@ -56,6 +78,7 @@ class S3Store:
         connect_timeout_s, read_timeout_s: seconds until a silent server counts as not answering.
         attempts: tries in all per request (`RetryPolicy`).
         max_connections: connections kept; at least the number of threads that upload.
+        shared: what stores of the same address and options share; None: a client of its own, closed with the store.
 
     Raises:
         StoreError: an option makes no sense. The network is first touched by the first call.
@@ -78,6 +101,7 @@ class S3Store:
         read_timeout_s: float = 60,
         attempts: int = 5,
         max_connections: int = 16,
+        shared: SharedS3 | None = None,
     ) -> None:
         if not re.fullmatch(r"[a-z0-9A-Z][a-zA-Z0-9._-]{1,62}", bucket):
             raise StoreError(f"s3 store: {bucket!r} is no bucket name")
@@ -91,23 +115,23 @@ class S3Store:
         if self._prefix:
             valid_key(self._prefix)
         self._base = f"{self._prefix}/" if self._prefix else ""
-        self.calls = S3Calls(
-            make_client(
-                endpoint_url=endpoint_url,
-                region=region,
-                access_key=access_key,
-                secret_key=secret_key,
-                session_token=session_token,
-                connect_timeout_s=connect_timeout_s,
-                read_timeout_s=read_timeout_s,
-                max_connections=max_connections,
-            ),
-            self.uri,
-            RetryPolicy(attempts=attempts),
+        self._shared = shared
+        make = partial(
+            make_client,
+            endpoint_url=endpoint_url,
+            region=region,
+            access_key=access_key,
+            secret_key=secret_key,
+            session_token=session_token,
+            connect_timeout_s=connect_timeout_s,
+            read_timeout_s=read_timeout_s,
+            max_connections=max_connections,
         )
+        client = make() if shared is None else shared.client(make)
+        self.calls = S3Calls(client, self.uri, RetryPolicy(attempts=attempts))
         self._kms, self._lock_mode, self._lock_days = sse_kms_key_id, lock_mode, lock_days
         self._seen = SeenObjects()
-        self._probed: Probed | None = None
+        self._probed: Probed | None = None if shared is None else shared.probed
         self._bucket_seen = False
 
     def __repr__(self) -> str:
@@ -135,6 +159,8 @@ class S3Store:
                     f"{self.uri}: lock_mode is set, but {probed.features.lacking['object_lock']}"
                 )
             self._probed = probed
+            if self._shared is not None:
+                self._shared.probed = probed
         return self._probed
 
     def put(self, key: str, data: bytes | bytearray | memoryview, sha256: str | None = None) -> ObjectInfo:
@@ -252,8 +278,9 @@ class S3Store:
         return contextlib.nullcontext()
 
     def close(self) -> None:
-        """Close the client's connections."""
-        self.calls.client.close()
+        """Close the client's connections, unless others use them as well."""
+        if self._shared is None:
+            self.calls.client.close()
 
     def __enter__(self) -> Self:
         return self

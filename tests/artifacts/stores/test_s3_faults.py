@@ -21,7 +21,9 @@ from artifacts.errors import (
 )
 from artifacts.stores import open_store
 from artifacts.stores.retry import RetryPolicy
-from artifacts.stores.s3 import S3Store
+from artifacts.stores.s3 import S3Store, SharedS3
+from infra.parts import StoreOpener
+from infra.settings import Settings
 from tests.artifacts.stores.servers import S3Server, Strict
 
 pytestmark = pytest.mark.stack
@@ -140,7 +142,7 @@ def test_a_part_that_was_damaged_on_the_way_is_sent_again(
     def damaging(**params: Any) -> Any:
         sent.append(1)
         if len(sent) == 1:
-            params["Body"] = b"\x00" + bytes(params["Body"])[1:]
+            params["Body"] = bytes([part[0] ^ 1]) + part[1:]
         return real(**params)
 
     monkeypatch.setattr(store.calls.client, "upload_part", damaging)
@@ -309,3 +311,35 @@ def test_a_reader_without_write_rights_reads_and_is_told_what_could_not_be_tried
         control.fail("403", method="PUT", times=100)
         assert reader.get_range("k", 1, 3) == b"ell"
         assert "may not write" in reader.features().lacking["conditional_create"]
+
+
+def test_stores_that_share_a_client_probe_once_and_closing_one_closes_none(
+    strict: Any, control: Strict, new_bucket: Any
+) -> None:
+    uri, shared = f"s3://{new_bucket(strict)}/p", SharedS3()
+    with open_store(uri, **strict.options, shared=shared) as first:
+        first.put("a", b"hello")
+    asked = len(control.requests)
+    assert any("probe" in path for _method, path, _size in control.requests)
+    with open_store(uri, **strict.options, shared=shared) as second:
+        second.put("b", b"hello")
+        assert second.get_range("a", 0, 5) == b"hello"
+    assert not any("probe" in path for _method, path, _size in control.requests[asked:])
+    with open_store(uri, **strict.options) as alone:
+        alone.put("c", b"hello")
+    assert sum(path.endswith("/p/c") for _method, path, _size in control.requests) == 1
+
+
+def test_the_services_opener_shares_for_five_minutes(strict: Any, new_bucket: Any, monkeypatch: Any) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("infra.parts.monotonic", lambda: now[0])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+    opener = StoreOpener(Settings(dev=True, s3_endpoint_url=strict.options["endpoint_url"]))
+    uri = f"s3://{new_bucket(strict)}/p"
+    first, other = opener(uri), opener(f"{uri}/q")
+    now[0] += 200
+    assert opener(uri).calls.client is first.calls.client
+    assert other.calls.client is not first.calls.client, "another address, another probe"
+    now[0] += 101
+    assert opener(uri).calls.client is not first.calls.client
