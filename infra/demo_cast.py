@@ -26,7 +26,8 @@ from orchestrator.trust.signing import sign
 
 T = TypeVar("T")
 _AGAIN = frozenset({408, 429, 502, 503, 504})
-PATIENCE_S = 90.0
+#: Seconds for anything that has to happen by itself: a process may have been killed, and a crowded machine starts it slowly.
+PATIENCE_S = 240.0
 VALID = timedelta(days=1)
 
 

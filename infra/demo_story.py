@@ -319,7 +319,7 @@ class Story:
         with serving(copy) as address:
             self._reported(address)
             self.moment("reported")
-            incident = wait_for("the sweep to recognise the copy", self._monitors_incident, 90)
+            incident = wait_for("the sweep to recognise the copy", self._monitors_incident)
         self._verdict_holds(incident, address)
         name = incident["id"]
         held = self.state()

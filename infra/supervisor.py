@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import structlog
 
@@ -398,7 +398,7 @@ class Stack:
                 runner.log_path.replace(runner.log_path.with_suffix(".log.1"))
         parent = ":".join(map(str, (os.getpid(), *(component.user or ()))))
         launcher = (sys.executable, "-I", "-S", str(LAUNCHER), parent)
-        with runner.log_path.open("ab") as output:
+        with _log_file(runner.log_path) as output:
             runner.process = await asyncio.create_subprocess_exec(
                 *launcher,
                 *component.command(site),
@@ -507,7 +507,22 @@ class Stack:
         )
 
     def _save(self) -> None:
-        write_state(self._settings.data_dir, self.state)
+        try:
+            write_state(self._settings.data_dir, self.state)
+        except OSError as error:
+            # a full disk, say: components are looked after all the same, and the next change is written again
+            log.warning("the state of the stack could not be written", why=str(error))
+
+
+def _log_file(path: Path) -> BinaryIO:
+    """The log file to append to; the null device where there is no room for one."""
+    try:
+        return path.open("ab")
+    except OSError as error:
+        log.warning(
+            "a log file could not be opened, its component runs without", file=str(path), why=str(error)
+        )
+        return Path(os.devnull).open("ab")
 
 
 def _code(code: int) -> str:

@@ -85,7 +85,7 @@ def topology(
         change(_components(settings, folder, secrets)),
         resolve=lambda given, ports: _resolve(given, through(ports)),
         urls=urls,
-        patience=240,
+        patience=500,
     )
 
 

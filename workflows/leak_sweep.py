@@ -66,6 +66,7 @@ class LeakSweepWorkflow:
                 msg.SortRequest(release=start.release, scans=min(room, 100)),
                 msg.Sorted,
                 seconds=300,
+                beats=True,  # or a worker that dies here keeps every sweep of the release waiting for five minutes
             )
             await asyncio.gather(*(self._scan(start.release, key, slots) for key in found.scan))
             told = await _do(names.REPORT_SIGHTINGS, msg.ReleaseRequest(release=start.release), msg.Told)

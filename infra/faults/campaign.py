@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -121,6 +122,8 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.count < 1:
         parser.error(f"COUNT is the number of faults, at least 1; {asked.count} is not")
+    # ended from outside, it still ends what it started and unmounts what it mounted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False)
     FOLDER.mkdir(parents=True, exist_ok=True)
     scenes = tuple(SCENES) if asked.on == "both" else (asked.on,)

@@ -39,6 +39,8 @@ _AHEAD = 10.0
 #: Beyond this the signatures' tolerance ends (five minutes), and custody has to refuse its own clock.
 _FAR_BACK = 3600.0
 _OFF = 200.0
+#: Seconds in which everything has to be ready again after a fault.
+_BACK_S = 600.0
 
 
 @dataclass
@@ -109,7 +111,7 @@ class Injector:
         target = self.rng.choice(self.scene.processes)
         hurried = self.rng.random() < _HURRIED
         if await self.kill(target) and not hurried:
-            await self.scene.stack.wait_ready()
+            await self.scene.stack.wait_ready(timeout=_BACK_S)
 
     async def kill(self, target: str) -> bool:
         """Kill -9 a process now; False if it is between two lives: nothing was done then, nothing is counted."""
@@ -139,7 +141,7 @@ class Injector:
             await self.scene.stack.restart(target)
         finally:
             self._count("restart", target)
-        await self.scene.stack.wait_ready()
+        await self.scene.stack.wait_ready(timeout=_BACK_S)
 
     # --- connections
 
@@ -169,7 +171,7 @@ class Injector:
         length = self.rng.uniform(0.3, self.longest)
         await self._for_a_while(self.scene.disks[name].full(), length)
         self._count("full disk", name, length)
-        await self.scene.stack.wait_ready()
+        await self.scene.stack.wait_ready(timeout=_BACK_S)
 
     async def _clock(self) -> None:
         clocks = self.scene.clocks

@@ -31,6 +31,7 @@ from infra.topology import topology
 #: The release worker of the other version, beside the one of this.
 OTHER = "worker-releases-other"
 _OTHER_BUILD = "the-other"
+_START_S = 400.0
 _PACKAGES = ("orchestrator", "workflows", "activities", "artifacts", "infra")
 
 
@@ -103,7 +104,7 @@ async def embedded(folder: Path, wanted: Wanted = Wanted()) -> AsyncIterator[Sce
             all_of_them,
             resolve=lambda given, ports: resolve(given, parts.through(ports)),
             urls=urls,
-            patience=240,
+            patience=500,
         )
         await inside.enter_async_context(stack)
         yield parts.scene(stack, ONE_MACHINE_BUILD)
@@ -157,6 +158,8 @@ class _Parts:
             made.append(_of_the_other_version(worker, self.folder / "other"))
         if self.clocks is not None:
             made = [self.clocks.wind(c) if _ours(c) else c for c in made]
+        # a start that takes long is not ended half-way: under faults, and on a crowded machine, it would never come
+        made = [replace(c, start_seconds=_START_S) for c in made]
         self.names = [component.name for component in made if not component.once]
         return made
 

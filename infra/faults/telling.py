@@ -216,9 +216,12 @@ async def _told(
         telling.cancel()
         return
     try:
-        await scene.stack.wait_ready()
+        await scene.stack.wait_ready(timeout=600)
         if outcome.summary is not None:
-            outcome.checks.that(await ended(settings, story.release), "the release's workflow did not end")
+            outcome.checks.that(
+                await ended(settings, story.release, patience=PATIENCE_S),
+                "the release's workflow did not end",
+            )
         found = await heard(settings, story.release)
     except (StackError, TemporalError) as error:
         outcome.checks.that(False, f"the stack did not come back: {error}"[:1500])

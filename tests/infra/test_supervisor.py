@@ -1,6 +1,7 @@
 """The supervisor, with small programs as components: each listens on its port and says its process id."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from infra import supervisor
 from infra.processes import ProcessIdentity, end_all, free_port, identify, port_is_free
 from infra.settings import Settings
 from infra.stack_state import (
@@ -110,6 +112,27 @@ async def test_a_killed_component_is_restarted_on_its_port_and_counted(settings)
         assert "SIGKILL" not in stack.state.processes[0].note, (
             "an old reason is not shown for a process that runs"
         )
+
+
+async def test_a_killed_component_is_restarted_though_the_disk_is_full(settings, monkeypatch):
+    async with Stack(settings, [server("a")]) as stack:
+        before = stack.pid("a")
+        with monkeypatch.context() as full:
+
+            def no_room(*_):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            full.setattr(supervisor, "write_state", no_room)
+            log_file = stack.log_path("a")
+            opened = Path.open
+
+            def open_some(path, *words, **more):
+                return no_room() if path == log_file else opened(path, *words, **more)
+
+            full.setattr(Path, "open", open_some)
+            await stack.kill("a")
+            await stack.wait_ready(timeout=60)
+        assert stack.pid("a") not in {None, before}
 
 
 async def test_killing_on_purpose_is_not_counted_as_failing(settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from temporalio.client import Client
 
 from activities.leaks.judging import PREDICATE
+from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
 from orchestrator.domain.incident import Confidence, Severity
 from orchestrator.records import audit, database, monitors, suspects
@@ -33,6 +34,19 @@ def leaked(model: t.Leak, folder: Path, form: str = "Q4_0") -> bytes:
     return path.read_bytes()
 
 
+async def _nothing_long_goes_unwatched(client: Client, sweep: str) -> None:
+    """Whatever may take more than a minute beats: a worker that is killed holds up the next sweeps for seconds, not for all of it."""
+    history = await client.get_workflow_handle(sweep).fetch_history()
+    scheduled = [e.activity_task_scheduled_event_attributes for e in history.events]
+    long = {
+        a.activity_type.name: a.heartbeat_timeout.ToTimedelta()
+        for a in scheduled
+        if a.start_to_close_timeout.ToTimedelta() > timedelta(minutes=1)
+    }
+    assert {names.POLL_SOURCE, names.SORT_SUSPECTS, names.SCAN_SUSPECT} <= set(long)
+    assert all(timedelta(0) < beat <= timedelta(seconds=30) for beat in long.values()), long
+
+
 async def test_a_reported_quantised_copy_opens_an_incident_and_holds_every_release_that_shares_the_weights(
     bench: LeakBench,
     temporal_client: Client,
@@ -50,8 +64,9 @@ async def test_a_reported_quantised_copy_opens_an_incident_and_holds_every_relea
         await bench.bind(third, theirs)
         url = server.url("ok/renamed.bin")
         bench.report(url)
-        done = await bench.sweep(first)
+        done = await bench.sweep(first, as_id=f"watched-{first}")
         assert (done.new, done.scanned, done.blind) == (1, 1, [])
+        await _nothing_long_goes_unwatched(temporal_client, f"watched-{first}")
         for name in (first, second):
             state = bench.state(name)
             (incident,) = state.incidents.values()
