@@ -25,7 +25,7 @@ from infra.faults.disk import Disk, can_mount
 from infra.faults.link import Link
 from infra.settings import PREFIX, Role, Settings
 from infra.supervisor import Component, Site, Stack
-from infra.temporal import connect, make_current
+from infra.temporal import TemporalError, connect, make_current
 from infra.topology import topology
 
 #: The release worker of the other version, beside the one of this.
@@ -46,8 +46,11 @@ class Versions:
     async def swap(self) -> bool:
         """Make the other one current, as an operator who upgrades, or goes back; whether it worked."""
         other = next(build for build in self.builds if build != self.current)
-        client = await connect(self.settings)
-        await make_current(client, WorkerDeploymentVersion(self.settings.deployment, other))
+        try:
+            client = await connect(self.settings)
+            await make_current(client, WorkerDeploymentVersion(self.settings.deployment, other))
+        except TemporalError:
+            return False
         self.current = other
         return True
 

@@ -203,7 +203,9 @@ async def _told(
         if disturbing.done():
             disturbing.result()
         outcome.summary = await telling
-    except (StoryError, StackError, Failure, TimeoutError, httpx.HTTPError, ArtifactError, OSError) as error:
+    except (
+        StoryError, StackError, TemporalError, Failure, TimeoutError, httpx.HTTPError, ArtifactError, OSError
+    ) as error:  # fmt: skip
         broken = error
         outcome.checks.that(False, f"the story broke: {type(error).__name__}: {error}"[:1500])
     finally:
