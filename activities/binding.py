@@ -16,9 +16,10 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.errors import at_the_edge
+from artifacts.manifest import parse_manifest
 from orchestrator.contracts import names
 from orchestrator.contracts.messages import BindRequest, CommandMessage, Outcome
-from orchestrator.domain.commands import Actor, RegisterArtifact
+from orchestrator.domain.commands import Actor, KeyShares, RegisterArtifact
 from orchestrator.domain.errors import NotFound, Unavailable
 from orchestrator.domain.values import digest
 from orchestrator.records import artifacts, principals
@@ -70,6 +71,7 @@ class BindingActivities:
         with reading(self._engine) as session:
             found = artifacts.get(session, request.artifact)
             who = principals.get(session, request.actor)
+            manifest = artifacts.manifest(session, request.artifact)
         return RegisterArtifact(
             command_id=f"{who.id}:ingest-{found.id}",
             actor=Actor(id=who.id, kind=who.kind, permissions=who.permissions),
@@ -79,7 +81,14 @@ class BindingActivities:
             location=found.location,
             root=found.wrapped_root,
             size=found.size,
+            shares=key_shares(manifest, found.manifest_digest),
         )
+
+
+def key_shares(manifest: bytes, digest: str) -> KeyShares | None:
+    """That people hold shares of an artifact's key, as its manifest says."""
+    dealt = parse_manifest(manifest, expected_digest=digest.removeprefix("sha256:")).shares
+    return None if dealt is None else KeyShares(threshold=dealt.threshold, holders=dealt.names)
 
 
 def _refusal(error: WorkflowUpdateFailedError) -> ApplicationError:

@@ -26,6 +26,7 @@ from temporalio import activity
 from activities.beating import Beat, beating
 from activities.errors import at_the_edge
 from artifacts.body import PART_SIZE
+from artifacts.custody.shares import Dealing
 from artifacts.leaks.sealed import SealedSignature
 from artifacts.progress import Progress
 from artifacts.sealing import SealedArtifact, SealingObserver, seal_tree
@@ -120,6 +121,9 @@ class SealingActivities:
                     artifact_id=artifact,
                     observers=self._parts.observers(artifact),
                     monitor=self._parts.monitor(),
+                    shares=None
+                    if start.shares is None
+                    else Dealing(start.shares.threshold, start.shares.holders),
                 )
             return self._register(start, store_uri, sealed)
 

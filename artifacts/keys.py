@@ -50,6 +50,9 @@ _FILE_LABEL = b"sluice.release/file-key/v1"
 _COMMITMENT_LABEL = b"sluice.release/root-commitment/v1"
 _WRAP_LABEL = b"sluice.release/root-wrap/v1"
 _WRAP_PREFIX = "sluice-root-v1"
+_HALF_COMMITMENT_LABEL = b"sluice.release/custody-half-commitment/v1"
+_HALF_WRAP_LABEL = b"sluice.release/half-wrap/v1"
+_HALF_WRAP_PREFIX = "sluice-half-v1"
 _ENC_BYTES = KEM.MLKEM768_X25519.enc_length()
 _WRAP_SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -102,6 +105,20 @@ class RootKey(SecretKey):
     def commitment(self, artifact_id: str) -> str:
         """64 hex digits that stand in the manifest; a swapped root is noticed when custody takes it in."""
         return _hkdf(self.raw, artifact_id.encode(), prefixed(_COMMITMENT_LABEL)).hex()
+
+
+class CustodyHalf(SecretKey):
+    """What custody holds of an artifact whose root needs people's key shares too. It opens nothing by itself."""
+
+    @classmethod
+    def generate(cls) -> CustodyHalf:
+        """A fresh one from the operating system's generator."""
+        return cls(os.urandom(KEY_BYTES))
+
+    def commitment(self, artifact_id: str, set_id: str) -> str:
+        """64 hex digits that stand in the manifest; a swapped half is noticed when custody takes it in."""
+        info = prefixed(_HALF_COMMITMENT_LABEL, bytes.fromhex(set_id))
+        return _hkdf(self.raw, artifact_id.encode(), info).hex()
 
 
 def _hkdf(ikm: bytes, salt: bytes, info: bytes) -> bytes:
@@ -236,8 +253,36 @@ def check_digest(digest: str, error: type[ArtifactError] = KeyProviderError, wha
     return digest
 
 
-def _wrap_info(manifest_digest: str) -> bytes:
-    return prefixed(_WRAP_LABEL, bytes.fromhex(check_digest(manifest_digest, what="manifest digest")))
+def _wrap(key: SecretKey, recipient: str, manifest_digest: str, prefix: str, label: bytes) -> str:
+    to = custody_recipient(recipient)
+    sealed = _WRAP_SUITE.encrypt(key.raw, to.public_key(), info=_wrap_info(manifest_digest, label))
+    return f"{prefix}.{to.fingerprint[:16]}.{b64(sealed)}"
+
+
+def _unwrap(
+    wrapped: str, identity: HybridIdentity, manifest_digest: str, expected: str, label: bytes
+) -> bytes:
+    prefix, _, rest = wrapped.partition(".")
+    fingerprint, _, body = rest.partition(".")
+    if prefix != expected:
+        raise KeyProviderError(f"wrapped root: expected a string that begins with {expected!r}")
+    if fingerprint != identity.recipient.fingerprint[:16]:
+        raise KeyProviderError("wrapped root: made for another custody key; seal again or use that key")
+    sealed = unb64(body, KeyProviderError, "wrapped root")
+    if len(sealed) != _ENC_BYTES + KEY_BYTES + 16:
+        raise KeyProviderError(f"wrapped root: {len(sealed)} bytes, expected {_ENC_BYTES + KEY_BYTES + 16}")
+    try:
+        return bytes(
+            _WRAP_SUITE.decrypt(sealed, identity.private_key, info=_wrap_info(manifest_digest, label))
+        )
+    except (InvalidTag, ValueError):
+        raise WrongKeyError(
+            "wrapped root: does not open for this manifest; it was changed or moved"
+        ) from None
+
+
+def _wrap_info(manifest_digest: str, label: bytes) -> bytes:
+    return prefixed(label, bytes.fromhex(check_digest(manifest_digest, what="manifest digest")))
 
 
 def wrap_root(root: RootKey, recipient: str, manifest_digest: str) -> str:
@@ -251,9 +296,7 @@ def wrap_root(root: RootKey, recipient: str, manifest_digest: str) -> str:
     Returns:
         `sluice-root-v1.<recipient fingerprint, 16 hex>.<base64>`; no secret to whoever is not custody.
     """
-    to = custody_recipient(recipient)
-    sealed = _WRAP_SUITE.encrypt(root.raw, to.public_key(), info=_wrap_info(manifest_digest))
-    return f"{_WRAP_PREFIX}.{to.fingerprint[:16]}.{b64(sealed)}"
+    return _wrap(root, recipient, manifest_digest, _WRAP_PREFIX, _WRAP_LABEL)
 
 
 def unwrap_root(
@@ -277,24 +320,45 @@ def unwrap_root(
         KeyProviderError: not such a string, or wrapped to another custody key.
         WrongKeyError: bound to another manifest, changed, or not the root that the manifest commits to.
     """
-    prefix, _, rest = wrapped.partition(".")
-    fingerprint, _, body = rest.partition(".")
-    if prefix != _WRAP_PREFIX:
-        raise KeyProviderError(f"wrapped root: expected a string that begins with {_WRAP_PREFIX!r}")
-    if fingerprint != identity.recipient.fingerprint[:16]:
-        raise KeyProviderError("wrapped root: made for another custody key; seal again or use that key")
-    sealed = unb64(body, KeyProviderError, "wrapped root")
-    if len(sealed) != _ENC_BYTES + KEY_BYTES + 16:
-        raise KeyProviderError(f"wrapped root: {len(sealed)} bytes, expected {_ENC_BYTES + KEY_BYTES + 16}")
-    try:
-        raw = _WRAP_SUITE.decrypt(sealed, identity.private_key, info=_wrap_info(manifest_digest))
-    except (InvalidTag, ValueError):
-        raise WrongKeyError(
-            "wrapped root: does not open for this manifest; it was changed or moved"
-        ) from None
-    root = RootKey(raw)
+    root = RootKey(_unwrap(wrapped, identity, manifest_digest, _WRAP_PREFIX, _WRAP_LABEL))
     if commitment and not hmac.compare_digest(root.commitment(artifact_id), commitment):
         raise WrongKeyError(
             f"artifact {artifact_id}: the wrapped root is not the one its manifest commits to"
         )
     return root
+
+
+def wrap_half(half: CustodyHalf, recipient: str, manifest_digest: str) -> str:
+    """Wrap custody's half of an artifact with key shares, as `wrap_root` wraps a root: `sluice-half-v1.…`."""
+    return _wrap(half, recipient, manifest_digest, _HALF_WRAP_PREFIX, _HALF_WRAP_LABEL)
+
+
+def unwrap_half(
+    wrapped: str,
+    identity: HybridIdentity,
+    manifest_digest: str,
+    *,
+    artifact_id: str,
+    set_id: str,
+    commitment: str,
+) -> CustodyHalf:
+    """Unwrap what `wrap_half` made. Inside custody only.
+
+    Args:
+        wrapped: the string that `wrap_half` gave.
+        identity: custody's key.
+        manifest_digest: the manifest that it belongs to.
+        artifact_id: the manifest's artifact.
+        set_id: its set of shares.
+        commitment: `shares.half` of the manifest.
+
+    Raises:
+        KeyProviderError: not such a string, or wrapped to another custody key.
+        WrongKeyError: bound to another manifest, changed, or not the half that the manifest commits to.
+    """
+    half = CustodyHalf(_unwrap(wrapped, identity, manifest_digest, _HALF_WRAP_PREFIX, _HALF_WRAP_LABEL))
+    if not hmac.compare_digest(half.commitment(artifact_id, set_id), commitment):
+        raise WrongKeyError(
+            f"artifact {artifact_id}: the wrapped half is not the one its manifest commits to"
+        )
+    return half

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from artifacts.body import CHUNK, MAX_PARTS, Layout, inner_context, open_bytes, seal_bytes, sealed_size
+from artifacts.dealt import DealtShares
 from artifacts.encoding import b64, canonical_json, parse_canonical_json, unb64
-from artifacts.errors import IntegrityError, ManifestError
-from artifacts.keys import FileKey, check_digest
+from artifacts.errors import IntegrityError, KeyProviderError, ManifestError
+from artifacts.keys import FileKey, check_digest, custody_recipient
 from artifacts.paths import MAX_PATH_BYTES, check_paths
 from artifacts.signing import SigningKey, VerifyKey, parse_dsse, verify_dsse
 
@@ -102,6 +103,15 @@ class _Predicate(_Strict):
     custody: Hex64
     components: Annotated[list[Name], Field(min_length=1, max_length=1000)]
     files: Annotated[list[FileEntry], Field(min_length=1, max_length=MAX_FILES)]
+    shares: DealtShares | None = None
+
+    @field_validator("shares", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        """One spelling: an artifact without shares has no such member."""
+        if value is None:
+            raise ValueError("left out where no shares were dealt")
+        return value
 
 
 class _Subject(_Strict):
@@ -141,7 +151,11 @@ class Inner:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A parsed manifest. `data` is the DSSE file, `digest` the manifest digest, `signer` who signed if that was checked."""
+    """A parsed manifest.
+
+    `data` is the DSSE file, `digest` the manifest digest, `signer` who signed if that was checked, `shares` the key shares
+    that were dealt for it, if any.
+    """
 
     artifact_id: str
     release: str | None
@@ -153,6 +167,7 @@ class Manifest:
     digest: str
     data: bytes
     signer: VerifyKey | None
+    shares: DealtShares | None = None
 
     def __repr__(self) -> str:
         return f"Manifest({self.artifact_id}, {len(self.files)} files, digest={self.digest})"
@@ -246,6 +261,7 @@ def build_manifest(
     files: Sequence[FileEntry],
     signer: SigningKey,
     created: datetime | None = None,
+    shares: DealtShares | None = None,
 ) -> Manifest:
     """Make and sign a manifest; the result went through the same checks that a reader makes."""
     ordered = sorted(files, key=lambda f: f.path.encode())
@@ -263,6 +279,7 @@ def build_manifest(
             "custody": custody_fingerprint,
             "components": sorted({f.component for f in ordered}),
             "files": [f.model_dump() for f in ordered],
+            **({} if shares is None else {"shares": shares.model_dump(by_alias=True)}),
         },
     }
     return parse_manifest(signer.sign(canonical_json(statement), PAYLOAD_TYPE), trusted=[signer.verify_key])
@@ -321,6 +338,7 @@ def parse_manifest(
         digest=digest,
         data=bytes(data),
         signer=signer,
+        shares=predicate.shares,
     )
 
 
@@ -331,6 +349,8 @@ def _check_rules(statement: _Statement) -> None:
         datetime.fromisoformat(predicate.created)
     except ValueError:
         raise ManifestError(f"manifest: created {predicate.created!r} is no time") from None
+    if predicate.shares is not None:
+        _check_shares(predicate.shares, predicate.custody)
     paths = [entry.path for entry in predicate.files]
     check_paths(paths)
     if paths != sorted(paths, key=lambda p: p.encode()):
@@ -355,6 +375,15 @@ def _check_rules(statement: _Statement) -> None:
             raise ManifestError(f"manifest: {entry.path}: the same part is listed twice")
         if len(unb64(entry.inner, ManifestError, f"manifest: {entry.path}: inner")) < sealed_size(0):
             raise ManifestError(f"manifest: {entry.path}: the inner part is not sealed")
+
+
+def _check_shares(shares: DealtShares, custody: str) -> None:
+    try:
+        known = custody_recipient(shares.custody).fingerprint
+    except KeyProviderError as error:
+        raise ManifestError(f"manifest: shares.custody: {error}") from None
+    if known != custody:
+        raise ManifestError("manifest: shares.custody is another key than `custody`")
 
 
 def statement_of(manifest: Manifest) -> dict[str, Any]:

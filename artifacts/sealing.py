@@ -21,12 +21,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from artifacts.body import CHUNK, PART_SIZE, part_size_for
 from artifacts.digests import DEFAULT_DIGESTS, new_hashers
 from artifacts.errors import ArtifactError, ManifestError, ObjectExists, ObjectMissing, SourceChangedError
-from artifacts.keys import RootKey, custody_recipient, wrap_root
+from artifacts.keys import RootKey, custody_recipient, wrap_half, wrap_root
 from artifacts.manifest import (
     MAX_MANIFEST_BYTES,
     PAYLOAD_TYPE,
@@ -49,6 +49,9 @@ from artifacts.source import Folder, PlainFile, PlainTree, assign, fingerprint, 
 from artifacts.stores.base import Store
 from artifacts.ticket import Ticket
 
+if TYPE_CHECKING:
+    from artifacts.custody.shares import Dealing
+
 MEMORY = 4 * PART_SIZE
 """Bytes of buffers that sealing keeps to, by running fewer threads when a huge file has larger parts."""
 
@@ -61,7 +64,7 @@ class SealedArtifact:
         artifact_id: names the artifact in the store.
         manifest_digest: hex; what plans, sign-offs and envelopes refer to.
         manifest: the DSSE file.
-        wrapped_root: the root key, wrapped to custody and bound to the manifest digest.
+        wrapped_root: the root key (with key shares: custody's half), wrapped to custody and bound to the manifest digest.
         files: the manifest's entries.
         store_uri: where it lies.
         recognised: it had been sealed before; nothing was done.
@@ -117,6 +120,7 @@ def seal_tree(
     digests: Sequence[str] = DEFAULT_DIGESTS,
     observers: Sequence[SealingObserver] = (),
     monitor: str | None = None,
+    shares: Dealing | None = None,
 ) -> SealedArtifact:
     """Seal the folder (or single file, or plaintext in a store) `source` into `store` as one artifact.
 
@@ -138,8 +142,10 @@ def seal_tree(
         observers: see the plaintext as it passes.
         monitor: the leak monitor's public string, `sluicemonitor1...`: a weight signature is made in the same pass, sealed
             to it, and laid beside the manifest (`artifacts.leaks.sealed`). Needs the extra `leaks`.
+        shares: who holds shares of the artifact's key, if it is to have that second lock (`artifacts.custody.shares`).
 
     Raises:
+        SharesInvalid: `shares` cannot be dealt like that.
         SourceError, PathError: the folder cannot be sealed as it is.
         SourceChangedError: something changed in it meanwhile; nothing is published.
         StoreError: the store failed; call again to go on where it stopped.
@@ -164,6 +170,7 @@ def seal_tree(
         tuple(digests),
         observers,
         monitor,
+        shares,
     )
     guard = (
         Ticket.held(state_dir, tree.label, store.uri, artifact_id)
@@ -188,6 +195,7 @@ class _Run:
         digests: tuple[str, ...],
         observers: Sequence[SealingObserver],
         monitor: str | None = None,
+        shares: Dealing | None = None,
     ) -> None:
         self.store, self.files, self.assigned, self.signer = store, files, assigned, signer
         self.custody, self.release, self.part_size, self.workers = (
@@ -209,6 +217,10 @@ class _Run:
         self.monitor = monitor
         if monitor is not None:
             self.parameters["monitor"] = monitor_fingerprint(monitor)
+        self.shares = shares
+        if shares is not None:
+            shares.check()
+            self.parameters["shares"] = [shares.threshold, shares.fingerprints()]
 
     def seal(
         self,
@@ -233,6 +245,22 @@ class _Run:
             raise SourceChangedError(
                 f"{source.label}: files were added, removed or changed while it was sealed; seal again"
             )
+        manifest, wrapped = self._described(root, artifact_id, entries)
+        if self.monitor is not None:
+            self._put_signature(signature_for(manifest, root, self.monitor), manifest)
+        if ticket is not None:
+            ticket.finish(manifest.data, wrapped)
+        return self._publish(manifest, wrapped, reused=meter.reused)
+
+    def _described(
+        self, root: RootKey, artifact_id: str, entries: Sequence[FileEntry]
+    ) -> tuple[Manifest, str]:
+        """The manifest, and what custody gets: the root, or its half of one that people's shares lock too."""
+        dealt = None
+        if self.shares is not None:
+            from artifacts.custody.shares import deal
+
+            dealt = deal(root, artifact_id, self.shares, self.custody)
         manifest = build_manifest(
             artifact_id=artifact_id,
             release=self.release,
@@ -240,13 +268,11 @@ class _Run:
             custody_fingerprint=self.custody_fingerprint,
             files=entries,
             signer=self.signer,
+            shares=None if dealt is None else dealt.record,
         )
-        wrapped = wrap_root(root, self.custody, manifest.digest)
-        if self.monitor is not None:
-            self._put_signature(signature_for(manifest, root, self.monitor), manifest)
-        if ticket is not None:
-            ticket.finish(manifest.data, wrapped)
-        return self._publish(manifest, wrapped, reused=meter.reused)
+        if dealt is not None:
+            return manifest, wrap_half(dealt.half, self.custody, manifest.digest)
+        return manifest, wrap_root(root, self.custody, manifest.digest)
 
     def _start(
         self, ticket: Ticket | None, seen: str, wanted_id: str | None
@@ -298,6 +324,12 @@ class _Run:
         if manifest.custody != self.custody_fingerprint or manifest.release != self.release:
             raise ManifestError(
                 f"artifact {artifact_id}: is in {self.store.uri} already, for another custody key or release"
+            )
+        dealt = manifest.shares
+        found = None if dealt is None else [dealt.threshold, {h.holder: h.recipient for h in dealt.holders}]
+        if found != self.parameters.get("shares"):
+            raise ManifestError(
+                f"artifact {artifact_id}: is in {self.store.uri} already, with other key shares; choose another artifact id"
             )
         return self._result(manifest, wrapped, recognised=True, reused=0)
 

@@ -136,7 +136,7 @@ async def _run(console: Console, data: Path) -> None:
     async with one_machine(settings) as stack:
         for name, url in stack.urls.items():
             shown.say(f"{name}: {url}")
-        story = Story(stack.settings, stack.urls["api"], data.parent, minilm(), show=shown)
+        story = Story(stack.settings, stack.urls["api"], data.parent, minilm(), show=shown, shares=2)
         listening = Listener(story, console)
 
         def moment(name: str) -> None:

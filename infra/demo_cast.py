@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +19,7 @@ from orchestrator.cli.client import JSON, Client
 from orchestrator.cli.config import Config
 from orchestrator.cli.decisions import plan_of, subject_of
 from orchestrator.cli.failures import Refused
+from orchestrator.cli.shares import OwnShares, own_shares
 from orchestrator.domain.evidence import Consideration
 from orchestrator.domain.values import digest
 from orchestrator.trust.decisions import Action, endorsement_statement, sign_off_statement
@@ -33,11 +35,12 @@ VALID = timedelta(days=1)
 
 @dataclass
 class Voice:
-    """One caller. `key`: what they sign with, if they decide."""
+    """One caller. `key`: what they sign with, if they decide; `share_key`: the file that opens their key shares."""
 
     id: str
     client: Client
     key: PrivateKey | None = field(default=None, repr=False)
+    share_key: Path | None = None
 
     def get(self, *parts: str, **params: Any) -> JSON:
         """Read."""
@@ -97,6 +100,11 @@ class Voice:
             plan = until_answered(lambda: plan_of(self.client, release))
             subject = subject_of(gate, plan)
             envelope = None
+            held = own_shares(gate, self.id)
+            opening = partial(
+                OwnShares, self.client, gate, subject, self.id, self.share_key if held else None
+            )
+            shares = until_answered(opening)
             issued = datetime.now(UTC).replace(microsecond=0)
             if self.key is not None:
                 statement = sign_off_statement(
@@ -108,13 +116,15 @@ class Voice:
                     validity=VALID,
                 )
                 envelope = sign(statement.to_bytes(), self.key).decode()
-            body = {
+            body: JSON = {
                 "role": role,
                 "decision": decision,
                 "subject": subject.digest,
                 "expires_at": (issued + VALID).isoformat(),
                 "envelope": envelope,
             }
+            if held and self.share_key is not None:
+                body["shares"] = shares.released(envelope)
             try:
                 return self.post("releases", release, "steps", step, "sign-offs", body=body, if_match=etag)
             except Refused as refused:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from artifacts.custody.shares import Dealing
 from artifacts.envelope import open_public_record
 from artifacts.fetching import fetch_artifact
 from artifacts.keys import KeyPair, partner_keygen
@@ -53,6 +54,8 @@ _SIGNERS = {
     "open": {"ada": "safety", "ben": "policy", "chloe": "legal", "elif": "external-review"},
 }
 
+#: Who holds a key share, where the story is told with shares.
+HOLDERS = ("ada", "ben", "chloe")
 
 #: Settings of the leak monitor for a story of minutes; the leaker's server is on this machine.
 WATCHING: dict[str, Any] = {
@@ -107,7 +110,10 @@ class Model:
 
 @dataclass
 class Story:
-    """One telling. `moment(name)` is called at every turn, for tests that break something there."""
+    """One telling. `moment(name)` is called at every turn, for tests that break something there.
+
+    `shares`: so many of the holders' key shares are needed at every gate that hands out keys; None asks for none.
+    """
 
     settings: Settings
     url: str
@@ -117,9 +123,11 @@ class Story:
     show: Stage = field(default_factory=Silent)
     moment: Callable[[str], None] = lambda _name: None
     release: str = "minilm-1.0"
+    shares: int | None = None
     _recognised: JSON = field(init=False, default_factory=dict)
     cast: Cast = field(init=False)
     keys: dict[str, KeyPair] = field(init=False)
+    _dealing: Dealing | None = field(init=False, default=None)
 
     def tell(self) -> JSON:
         """Everything, in order; the summary.
@@ -165,6 +173,8 @@ class Story:
         ):
             cast.join(name, title, ["approver"], signs=True)
         self.keys = {name: partner_keygen() for name in ("uni", "playground", "query-api")}
+        if self.shares is not None:
+            self._dealing = Dealing(self.shares, {name: self._share_key(name) for name in HOLDERS})
         rosa = cast["rosa"]
         rosa.post("partners", body={"id": "uni", "name": "Northern University"})
         rosa.post("partners", "uni", "keys", body={"recipient": self.keys["uni"].recipient})
@@ -173,6 +183,15 @@ class Story:
         self.show.say(
             "1 release manager, 1 pipeline, 5 approvers (1 from outside), 1 partner that accepted the terms"
         )
+
+    def _share_key(self, name: str) -> str:
+        """A key for somebody's key shares, on a machine of their own; its public half."""
+        pair = partner_keygen()
+        file = self.folder / "people" / name / "share.key"
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(file, pair.identity.encode() + b"\n")
+        self.cast[name].share_key = file
+        return pair.recipient
 
     # --- sealing
 
@@ -202,7 +221,11 @@ class Story:
                 progress=progress,
                 state_dir=self.folder / "pipeline" / "sealing",
                 monitor=None if monitor is None else monitor.recipient,
+                shares=self._dealing,
             )
+        if self._dealing is not None:
+            told = f"{self._dealing.threshold} of {', '.join(sorted(self._dealing.holders))}"
+            self.show.say(f"its key needs custody and the key shares of {told}")
         if sealed.signature is None:
             raise StoryError("sealing made no weight signature: there is no leak monitor")
         where = f"artifacts/{sealed.artifact_id}/files/{self.model.weights.name}"
@@ -231,7 +254,9 @@ class Story:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-        body = {"source": "model", "store": "default", "components": dict(self.model.patterns)}
+        body: JSON = {"source": "model", "store": "default", "components": dict(self.model.patterns)}
+        if self._dealing is not None:
+            body["shares"] = {"threshold": self._dealing.threshold, "holders": dict(self._dealing.holders)}
         started = pipeline.post("ingests", body=body)
         again = pipeline.post("ingests", body=body)
         if started["id"] != again["id"]:
@@ -252,6 +277,9 @@ class Story:
         rosa, pipeline = self.cast["rosa"], self.cast["pipeline"]
         recipients = {name: pair.recipient for name, pair in self.keys.items()}
         plan = demo_plan(self.cast, recipients, self.pace)
+        if self.shares is not None:
+            for step in plan["steps"][1:]:
+                step["gate"]["shares"] = self.shares
         body = {"id": self.release, "name": "all-MiniLM-L6-v2", "version": "1.0", "plan": plan}
         rosa.post("releases", body=body)
         for artifact in sorted(set(artifacts.values())):

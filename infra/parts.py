@@ -19,6 +19,7 @@ from infra.codec import CodecKeys
 from infra.documents import SealedDocuments
 from infra.settings import InvalidSettingError, Settings, read_secret
 from orchestrator.api.deps import ManifestFacts
+from orchestrator.domain.commands import KeyShares
 from orchestrator.domain.errors import Malformed, Reason
 from orchestrator.records import database
 
@@ -86,6 +87,9 @@ class ArtifactFormats:
             components=tuple(sorted({file.component for file in found.files})),
             files=len(found.files),
             size=found.size,
+            shares=None
+            if found.shares is None
+            else KeyShares(threshold=found.shares.threshold, holders=found.shares.names),
         )
 
     def read_signature(self, data: bytes, *, artifact: str, digest: str) -> str:

@@ -90,10 +90,11 @@ class CopyingCustody(Custody):
             KeyProviderError, StoreError: a service does not answer; the same call goes on where it stopped.
         """
         with self._refusing(asked.release, asked.step, asked.attempt):
-            state, grants = self._judge(asked)
+            judged = self._judge(asked)
+            state = judged.state
             purpose = replace(purpose_of(asked, state), given="copies")
             made: dict[str, list[GrantCopy]] = {}
-            for grant in grants:
+            for grant in judged.grants:
                 step = state.plan.step(grant.step)
                 for base in sorted({state.carried_by[c] for c in grant.components if c in state.carried_by}):
                     components = [c for c in grant.components if state.carried_by.get(c) == base]

@@ -239,9 +239,11 @@ class _Fold:
             raise NoEffectError("its subject is not what stood at the gate")
         require_no_other_rejection(state, event)
         if event.invitation is not None:
+            event = event.model_copy(update={"shares": {}})  # holders are people of the plan
             return self._used_once(event, check_signed_on_invitation(state, event, subject))
         if not self._pinned(event.by):
-            return event
+            # what binds a share to its sign-off is the signed statement
+            return event.model_copy(update={"shares": {}})
         statement = check_sign_off(
             event.envelope or "",
             state.plan,

@@ -3,6 +3,7 @@
 take in   the root that was wrapped to custody when it was sealed, bound to the manifest digest -> under the KEK
 re-wrap   an amended plan is another context; the fold has checked the old plan's quorum for every step between
 unwrap    only in the context of the plan that holds now, and only what the manifest commits to
+shares    of an artifact that was dealt among people custody has a half, which opens nothing without their shares
 rotate    everything anew under the KEK's newest version
 """
 
@@ -17,8 +18,10 @@ from activities.custody.memory import CustodyMemory, Holding
 from artifacts.custody.base import KeyProvider, WrappedKey, wrapping_context
 from artifacts.custody.errors import SecondLockPending
 from artifacts.custody.second_lock import LockRequest
-from artifacts.keys import RootKey, unwrap_root
+from artifacts.custody.shares import unlock
+from artifacts.keys import CustodyHalf, RootKey, SecretKey, unwrap_half, unwrap_root
 from artifacts.manifest import Manifest
+from orchestrator.domain.errors import Reason
 from orchestrator.domain.state import ReleaseState
 
 
@@ -71,15 +74,26 @@ class Keeping:
         Raises:
             KeyProviderError: the wrapped root or the key service does not hold.
         """
-        artifact = manifest.artifact_id
-        root = unwrap_root(
-            wrapped_root,
-            self._keys.identity,
-            manifest.digest,
-            artifact_id=artifact,
-            commitment=manifest.root_commitment,
-        )
-        wrapped = self._provider.wrap(root.raw, wrapping_context(state.release, artifact, state.plan_digest))
+        artifact, dealt = manifest.artifact_id, manifest.shares
+        held: SecretKey
+        if dealt is None:
+            held = unwrap_root(
+                wrapped_root,
+                self._keys.identity,
+                manifest.digest,
+                artifact_id=artifact,
+                commitment=manifest.root_commitment,
+            )
+        else:
+            held = unwrap_half(
+                wrapped_root,
+                self._keys.identity,
+                manifest.digest,
+                artifact_id=artifact,
+                set_id=dealt.set_id,
+                commitment=dealt.half,
+            )
+        wrapped = self._provider.wrap(held.raw, wrapping_context(state.release, artifact, state.plan_digest))
         return self._memory.take_in(
             Holding(artifact, state.release, "sha256:" + manifest.digest, state.plan_digest, str(wrapped))
         )
@@ -90,6 +104,7 @@ class Keeping:
         holdings: Mapping[str, Holding],
         manifests: Mapping[str, Manifest],
         purpose: str,
+        shared: Mapping[str, bytes] | None = None,
     ) -> dict[str, RootKey]:
         """The roots, in clear: only here, only for the time of one request, and either all of them or none.
 
@@ -101,12 +116,17 @@ class Keeping:
             holdings: artifact → what is held of it.
             manifests: artifact → its manifest.
             purpose: what the roots are for (`second_lock.Purpose.key`).
+            shared: artifact → what people's key shares make, for those that were sealed with shares.
 
         Raises:
-            CustodyRefused: what is held is not what the manifest commits to.
+            CustodyRefused: what is held is not what the manifest commits to, or shares are needed and not there.
             SecondLockPending: people must approve first; it names every request.
             KeyProviderError: the key service refuses, or the context is another.
         """
+        shared = shared or {}
+        for name, manifest in manifests.items():
+            if manifest.shares is not None and name not in shared:
+                raise _needs_shares(manifest)
         wrapped = {name: WrappedKey.parse(holding.wrapped) for name, holding in holdings.items()}
         contexts = {
             name: wrapping_context(state.release, holding.artifact, state.plan_digest)
@@ -116,19 +136,20 @@ class Keeping:
             name: self._provider.second_lock(wrapped[name], contexts[name], purpose) for name in holdings
         }
         waiting = [request for request in asked.values() if request is not None and request.approved is False]
-        roots: dict[str, RootKey] = {}
+        opened: dict[str, bytes] = {}
         approvers = None
         # first those that nobody was asked for; then, if nothing waits, those that are approved
         for name in sorted(holdings, key=lambda name: asked[name] is not None):
             if asked[name] is not None and waiting:
                 continue
             try:
-                roots[name] = RootKey(self._provider.unwrap(wrapped[name], contexts[name], purpose))
+                opened[name] = self._provider.unwrap(wrapped[name], contexts[name], purpose)
             except SecondLockPending as pending:
                 waiting += pending.requests
                 approvers = pending.approvers
         if waiting:
             raise SecondLockPending(sorted(waiting, key=lambda request: request.about), approvers)
+        roots = {name: _root(raw, manifests[name], shared.get(name)) for name, raw in opened.items()}
         for name, root in roots.items():
             if root.commitment(name) != manifests[name].root_commitment:
                 raise CustodyRefused(f"the key held for {name} is not the one that its manifest commits to")
@@ -208,3 +229,23 @@ class Keeping:
             self._memory.rewrap(holding, holding.plan_digest, str(wrapped))
             count += 1
         return version, count
+
+
+def _root(held: bytes, manifest: Manifest, shared: bytes | None) -> RootKey:
+    """The root: what is held, or what opens with it and people's shares."""
+    if manifest.shares is None or shared is None:
+        return RootKey(held)
+    return unlock(manifest.shares, manifest.artifact_id, CustodyHalf(held), shared)
+
+
+def _needs_shares(manifest: Manifest) -> CustodyRefused:
+    dealt = manifest.shares
+    told = (
+        "no shares were dealt"
+        if dealt is None
+        else f"{dealt.threshold} of {len(dealt.holders)} key shares open it, released with the sign-offs of the step that hands it out"
+    )
+    return CustodyRefused(
+        f"{manifest.artifact_id} was sealed with key shares, which custody opens for an entry alone",
+        [Reason("shares", told)],
+    )

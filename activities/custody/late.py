@@ -3,16 +3,21 @@
 The same one as of an entry, from the log alone: somebody asked, the step was entered through a gate that held (by the
 signatures and by custody's own clocks as they stood then) and still stands, the partner is in its audience, and nothing
 stands in the way now: no hold, no severe incident, no revocation of an earlier grant.
+
+Where the gate asked for key shares, those that its sign-offs released are opened once more: they were given for this
+step and its whole audience, lie in the log under custody's key, and are bound to those sign-offs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from activities.custody.clocks import clocks_by_custody
 from activities.custody.errors import CustodyRefused
+from activities.custody.sharing import Released, released_shares
 from orchestrator.domain import events as ev
 from orchestrator.domain.decide_late import asked_key, entered_attempt, late_faults, late_grant
 from orchestrator.domain.errors import Reason
@@ -26,6 +31,15 @@ if TYPE_CHECKING:
 Fold = Callable[[Sequence[ev.AnyEvent]], "Checked"]
 
 
+@dataclass(frozen=True, slots=True)
+class LateGrant:
+    """The state, the one grant that is to get envelopes, and the key shares that its step's sign-offs released."""
+
+    state: ReleaseState
+    grant: ev.Grant
+    released: Mapping[str, Sequence[Released]]
+
+
 def judge_late(
     asked: Asked,
     checked: Checked,
@@ -33,7 +47,7 @@ def judge_late(
     seen: Sequence[datetime],
     fold: Fold,
     tolerance: timedelta,
-) -> tuple[ReleaseState, list[ev.Grant]]:
+) -> LateGrant:
     """The state, and the one grant that is to get envelopes.
 
     Args:
@@ -54,16 +68,19 @@ def judge_late(
             f"by the log, nobody asks for a grant of {partner} at `{asked.step}`", checked.ignored
         )
     reasons = late_faults(state, step, partner)
-    if step.gate.shares is not None:
-        told = (
-            "its gate asks for key shares as a second lock, which custody does not deal yet; amend the plan"
-        )
-        reasons.append(Reason("shares", told))
+    released: Mapping[str, Sequence[Released]] = {}
     attempt = entered_attempt(state, step)
     if attempt != asked.attempt:
         reasons.append(Reason("order", f"`{step.name}` was entered in approach {attempt}"))
     elif attempt is not None:
-        reasons += _clocks_then(step, attempt, events, seen, fold, tolerance)
+        begun, entered = _entry(step, attempt, events)
+        if begun is None or entered is None:
+            reasons.append(Reason("order", f"the log does not say when `{step.name}` was entered"))
+        else:
+            # events of an entry that custody was never asked about could be backdated; what it saw when could not
+            past, then = events[: begun + 1], fold(events[: begun + 1]).state
+            reasons += clocks_by_custody(then, past, seen[: begun + 1], seen[entered], tolerance)
+            released = released_shares(then, step, past, events[begun].at)
     grant = late_grant(state, step, partner, asked.partners.get(partner), state.updated_at)
     if not reasons and (grant is None or grant.kind != "key"):
         reasons.append(Reason("no-key", f"by the plan, {partner} gets no key, or has none yet"))
@@ -71,28 +88,15 @@ def judge_late(
         raise CustodyRefused(
             f"no grant of {partner} at `{step.name}` can be made", [*reasons, *checked.ignored]
         )
-    return state, [grant]
+    return LateGrant(state, grant, released)
 
 
-def _clocks_then(
-    step: Step,
-    attempt: int,
-    events: Sequence[ev.AnyEvent],
-    seen: Sequence[datetime],
-    fold: Fold,
-    tolerance: timedelta,
-) -> list[Reason]:
-    """What of the gate's clocks had not passed by custody's own when it saw the step entered.
-
-    The events of an entry that custody was never asked about could be backdated; what it saw when could not.
-    """
+def _entry(step: Step, attempt: int, events: Sequence[ev.AnyEvent]) -> tuple[int | None, int | None]:
+    """The places at which an approach to a step began to enter it, the last time, and entered it."""
     begun = entered = None
     for place, event in enumerate(events):
         if isinstance(event, ev.EntryBegan) and (event.step, event.attempt) == (step.name, attempt):
             begun = place
         if isinstance(event, ev.StepEntered) and (event.step, event.attempt) == (step.name, attempt):
             entered = place
-    if begun is None or entered is None:
-        return [Reason("order", f"the log does not say when `{step.name}` was entered")]
-    then = fold(events[: begun + 1]).state
-    return clocks_by_custody(then, events[: begun + 1], seen[: begun + 1], seen[entered], tolerance)
+    return begun, entered

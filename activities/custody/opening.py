@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -26,6 +26,13 @@ from activities.custody.keys import CustodyKeys
 from activities.custody.late import judge_late
 from activities.custody.memory import CustodyMemory, Refusal
 from activities.custody.second_lock import Purpose, SecondLock
+from activities.custody.sharing import (
+    Released,
+    SharedSecret,
+    released_shares,
+    require_as_dealt,
+    shared_secrets,
+)
 from activities.custody.watch import ClockSetBack, LogWatch
 from artifacts.custody.base import KeyProvider
 from artifacts.custody.errors import SecondLockPending
@@ -67,6 +74,15 @@ class Asked:
     partners: Mapping[str, str | None]
     absent: frozenset[str] = frozenset()
     late: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What custody found to be given: the release by the log, the grants that carry keys, the key shares that were released."""
+
+    state: ReleaseState
+    grants: list[ev.Grant]
+    released: Mapping[str, Sequence[Released]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +138,19 @@ class Custody:
             return self._make(asked)
 
     def _make(self, asked: Asked) -> dict[str, dict[str, str]]:
-        state, grants = self._judge(asked)
-        return self._issue(asked, state, self._issues(state, grants), purpose_of(asked, state))
+        judged = self._judge(asked)
+        state, issues = judged.state, self._issues(judged.state, judged.grants)
+        return self._issue(asked, state, issues, purpose_of(asked, state), judged.released)
 
     def _issue(
-        self, asked: Asked, state: ReleaseState, issues: Sequence[Issue], purpose: Purpose
+        self,
+        asked: Asked,
+        state: ReleaseState,
+        issues: Sequence[Issue],
+        purpose: Purpose,
+        released: Mapping[str, Sequence[Released]] | None = None,
     ) -> dict[str, dict[str, str]]:
-        """Write the leaf, unwrap, make and keep the envelopes of what was judged to be given."""
+        """Combine the shares, write the leaf, unwrap, make and keep the envelopes of what was judged to be given."""
         manifests = {issue.manifest.artifact_id: issue.manifest for issue in issues}
         grants = list({issue.grant.id: issue.grant for issue in issues}.values())
         given = [[i.grant.id, i.grant.recipient, i.manifest.digest, i.components] for i in issues]
@@ -136,13 +158,15 @@ class Custody:
         with self._waiting_for(purpose):
             holdings = self.keeping.hold_all(state, manifests.values())
         recipients = {grant.id: self._recipient(state.plan, grant) for grant in grants}
+        shared = shared_secrets(manifests, released or {}, self._keys.identity)
         # one request, one leaf: while people approve, the leaf that announced it stands for all later tries, of either worker
         index = self.second_lock.announced(purpose)
         leaf, proof, index = (
-            self._log(asked, state, issues, manifests) if index is None else self._proved(index)
+            self._log(asked, state, issues, manifests, shared) if index is None else self._proved(index)
         )
         with self._waiting_for(purpose, index):
-            roots = self.keeping.unwrap(state, holdings, manifests, purpose.key)
+            secrets = {name: combined.secret for name, combined in shared.items()}
+            roots = self.keeping.unwrap(state, holdings, manifests, purpose.key, secrets)
         made: dict[str, dict[str, str]] = {}
         sealed: list[tuple[str, bytes, ev.Grant]] = []
         for issue in issues:
@@ -221,7 +245,7 @@ class Custody:
         made = self.copies.of_release(release)
         return checked_fold(history, self._clock(), signed_only=self._signed_only, made=made)
 
-    def _judge(self, asked: Asked) -> tuple[ReleaseState, list[ev.Grant]]:
+    def _judge(self, asked: Asked) -> Judged:
         now = self._clock()
         self.watch.catch_up()
         history = self.watch.history(asked.release)
@@ -230,7 +254,8 @@ class Custody:
         if asked.late is not None:
             seen = [leaf.seen_at for _, leaf in history]
             fold = partial(self._checked, asked.release)
-            return judge_late(asked, checked, events, seen, fold, self._tolerance)
+            late = judge_late(asked, checked, events, seen, fold, self._tolerance)
+            return Judged(late.state, [late.grant], late.released)
         state, entry = checked.state, checked.state.entry
         if entry is None or (entry.step, entry.attempt) != (asked.step, asked.attempt):
             raise CustodyRefused(
@@ -240,9 +265,6 @@ class Custody:
         if step is None:
             raise CustodyRefused(f"the plan has no step `{asked.step}`", checked.ignored)
         reasons = [Reason(c.code, c.message) for c in still_holds(state, step, now)]
-        if step.gate.shares is not None:
-            told = "this gate asks for key shares as a second lock, which custody does not deal yet; amend the plan"
-            reasons.append(Reason("shares", told))
         seen = [leaf.seen_at for _, leaf in history]
         clocks = clocks_left(state, events, seen, now, self._tolerance)
         waits = [left for _, left in clocks if left is not None]
@@ -256,7 +278,8 @@ class Custody:
         grants = planned_grants(state, step, dict(asked.partners), state.updated_at)
         gone = asked.absent
         grants = [grant for grant in grants if grant.holder_kind != "partner" or grant.holder not in gone]
-        return state, [grant for grant in grants if grant.kind != "access"]
+        keyed = [grant for grant in grants if grant.kind != "access"]
+        return Judged(state, keyed, released_shares(state, step, events, now))
 
     def _issues(self, state: ReleaseState, grants: Sequence[ev.Grant]) -> list[Issue]:
         """What each grant gets: where the plan marks its components, its own copy and never the artifact itself.
@@ -295,6 +318,7 @@ class Custody:
             ) from None
         if manifest.release is not None and manifest.release != state.release:
             raise CustodyRefused(f"{artifact} was sealed for the release {manifest.release}")
+        require_as_dealt(state, manifest)
         return manifest
 
     def _recipient(self, plan: Plan, grant: ev.Grant) -> str | None:
@@ -355,7 +379,12 @@ class Custody:
     # --- the log -----------------------------------------------------------------------------------------------------
 
     def _log(
-        self, asked: Asked, state: ReleaseState, issues: Sequence[Issue], manifests: Mapping[str, Manifest]
+        self,
+        asked: Asked,
+        state: ReleaseState,
+        issues: Sequence[Issue],
+        manifests: Mapping[str, Manifest],
+        shared: Mapping[str, SharedSecret],
     ) -> tuple[str, str, int]:
         """Write what is about to be unwrapped, and sign a checkpoint over it; the leaf, its proof and its place."""
         grants = {issue.grant.id: issue.grant for issue in issues}
@@ -382,6 +411,8 @@ class Custody:
                 for g in grants.values()
             ],
         }
+        if shared:
+            body["shares"] = {name: combined.holders for name, combined in shared.items()}
         with writing(self._engine) as session:
             index = audit.append(session, "custody", body, at=self._clock(), release=asked.release)
         return self._proved(index)

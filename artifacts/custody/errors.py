@@ -11,7 +11,7 @@
     ├── KeyringInvalid           the local keyring file is missing, damaged, too open, or the passphrase is wrong
     └── SharesInvalid            shares that do not make the secret; never a wrong key
         ├── TooFewShares         fewer distinct good shares than the quorum
-        ├── ShareTampered        a share, or the record of the set, was altered; names the holder
+        ├── ShareTampered        a share, or the manifest's record, was altered; names the holder
         └── ShareForeign         a share of another set, or of someone who is not in it
 
 Retryable ones are `ApplicationError(non_retryable=False)` at the activity's edge, all others are final. No message
@@ -98,7 +98,7 @@ class TooFewShares(SharesInvalid):
 
 
 class ShareTampered(SharesInvalid):
-    """A share, or the signed record of its set, was altered."""
+    """A share, or what the manifest says of its set, was altered."""
 
 
 class ShareForeign(SharesInvalid):

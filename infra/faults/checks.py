@@ -169,6 +169,11 @@ def _no_key_before_its_gate(
             checks.that(
                 what in began and leaf.at + slack >= began[what], f"custody unwrapped for {what} too early"
             )
+            given = entry.get("shares", {})
+            checks.that(
+                set(given) == set(entry["manifests"]) and all(len(people) >= 2 for people in given.values()),
+                f"custody unwrapped for {what} without two people's key shares",
+            )
     kept = envelopes.of_release(session, release)
     for envelope in kept:
         entry_at = next((at for name, at in began.items() if envelope.grant.startswith(f"{name}.")), None)

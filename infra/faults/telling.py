@@ -189,6 +189,7 @@ async def _told(
         model,
         pace=pace,
         moment=moment,
+        shares=2,
     )
 
     async def disturb() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from orchestrator.api.views import Timed, View
+from orchestrator.contracts.messages import ShareDealing
 from orchestrator.domain.evidence import Consideration, Finding
 from orchestrator.domain.incident import Incident
 from orchestrator.domain.permissions import Role
@@ -130,6 +131,11 @@ class IngestBody(Frozen):
         Field(min_length=1, max_length=500),
     ] = Field(description="component → glob patterns of its files")
     release: Name | None = Field(default=None, description="bind the artifact to this release afterwards")
+    shares: ShareDealing | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="who gets a share of the key, where the plan asks for key shares (`shares:`)",
+    )
 
 
 class IngestView(Timed):

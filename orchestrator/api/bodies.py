@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast
 from pydantic import ConfigDict, Field, create_model
 
 from orchestrator.domain import commands as cmd
-from orchestrator.domain.commands import Envelope
+from orchestrator.domain.commands import Envelope, ReleasedShare
 from orchestrator.domain.evidence import Consideration, EvidenceKind, Rating
 from orchestrator.domain.incident import Confidence, IncidentKind, Severity
 from orchestrator.domain.plan import Plan, PublicKey
@@ -48,6 +48,11 @@ class SignOffBody(Frozen):
     comment: Text | None = None
     expires_at: Instant | None = None
     envelope: Envelope | None = _SIGNED
+    shares: dict[Name, ReleasedShare] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="artifact → this person's key share, sealed to custody and bound to the signed statement (`sluice sign --share-key`); where the gate asks for shares",
+    )
 
 
 class WithdrawBody(Frozen):

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from orchestrator.api.commands import CommandGateway
+from orchestrator.domain.commands import KeyShares
 from orchestrator.domain.permissions import Role
 from orchestrator.records.documents import Cipher
 
@@ -36,13 +37,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ManifestFacts:
-    """What the API needs to know of a signed manifest. `size`: plaintext bytes of all files; `digest`: `sha256:…`."""
+    """What the API needs to know of a signed manifest. `size`: plaintext bytes of all files; `digest`: `sha256:…`.
+
+    `shares`: that people's key shares lock it too.
+    """
 
     artifact: str
     digest: str
     components: tuple[str, ...]
     files: int
     size: int
+    shares: KeyShares | None = None
 
 
 class Links(Protocol):

@@ -11,15 +11,17 @@ import typer
 
 from orchestrator.cli.client import JSON, Client
 from orchestrator.cli.config import config_folder, public_text, read_secret, state_folder, write_secret
-from orchestrator.cli.decisions import told
+from orchestrator.cli.decisions import me, told
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.failures import Failure, WaitedInVain
 from orchestrator.cli.output import Output, command, escape, table
 from orchestrator.cli.release_commands import Key
+from orchestrator.cli.shares import dealing_of, opened_share
 from orchestrator.cli.transfer import bar, components_of, size_words
 from orchestrator.domain.values import parse_duration
 
 if TYPE_CHECKING:
+    from artifacts.custody.shares import Dealing
     from artifacts.sealing import SealedArtifact
     from artifacts.signing import SigningKey
 
@@ -35,6 +37,19 @@ Store = Annotated[
     str,
     typer.Option(
         "--store", "-s", help="Where sealed files lie: dir:/path, s3://bucket/prefix, hf:owner/name."
+    ),
+]
+ShareHolder = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--share-holder",
+        help="NAME=age1pq… (or a file with it): this person of the plan gets a share of the key, as a second lock. Once for each.",
+    ),
+]
+Threshold = Annotated[
+    int | None,
+    typer.Option(
+        "--threshold", help="With --share-holder: how many shares are needed (`shares:` of the plan)."
     ),
 ]
 
@@ -66,16 +81,20 @@ def seal(
             help="The leak monitor's public string (sluicemonitor1…), or a file with it: copies are recognised by the signature that is made for it.",
         ),
     ] = None,
+    share_holder: ShareHolder = None,
+    threshold: Threshold = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads.")] = 2,
 ) -> None:
     """Seal a folder into a store, with no secret of the service. Goes on where an interrupted sealing stopped.
 
     The root key is drawn here, wrapped to custody's public key and forgotten: this machine cannot open what it sealed.
+    With `--share-holder`, custody alone cannot either: so many of the holders have to sign off with their shares.
     """
     from artifacts.sealing import seal_tree
     from artifacts.stores.base import open_store
 
     patterns = components_of(component)
+    dealing = dealing_of(share_holder, threshold)
     signer = _signing_key(out, signing_key)
     with bar(out, f"sealing {folder}") as progress:
         sealed = seal_tree(
@@ -90,6 +109,7 @@ def seal(
             state_dir=state_folder() / "sealing",
             artifact_id=artifact,
             monitor=None if monitor is None else public_text(monitor, "recipient"),
+            shares=dealing,
         )
     document: JSON = {
         "artifact": sealed.artifact_id,
@@ -103,6 +123,8 @@ def seal(
         "signer": str(signer.verify_key),
         "registered": False,
     }
+    if dealing is not None:
+        document["shares"] = {"threshold": dealing.threshold, "holders": sorted(dealing.holders)}
     if register:
         document["registered"] = _register(sealed)
     words = (
@@ -114,7 +136,17 @@ def seal(
         document,
         f"[bold]{escape(sealed.artifact_id)}[/bold]: {words}, in {escape(sealed.store_uri)}",
         f"manifest {document['manifest_digest']}",
+        *_dealt_words(dealing),
     )
+
+
+def _dealt_words(dealing: Dealing | None) -> list[str]:
+    if dealing is None:
+        return []
+    names = ", ".join(sorted(dealing.holders))
+    return [
+        f"key shares: {dealing.threshold} of {escape(names)}; each checks theirs with `sluice artifact check-share`"
+    ]
 
 
 def _register(sealed: SealedArtifact) -> bool:
@@ -155,6 +187,33 @@ def _signing_key(out: Output, file: Path | None) -> SigningKey:
         write_secret(path, made.secret_string().encode() + b"\n")
         out.note(f"made a key to sign manifests with: {path}")
     return SigningKey.parse(read_secret(path).decode("utf-8", "replace"))
+
+
+@command(app, "check-share")
+def check_share(
+    out: Output,
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="Id of the artifact.")],
+    share_key: Annotated[
+        Path, typer.Option("--share-key", help="Your private key file, to which the share was sealed.")
+    ],
+) -> None:
+    """Open your share of an artifact's key on this machine and hold it to the signed manifest. Nothing is sent."""
+    with Client() as client:
+        person = me(client)
+        digest = str(client.get("artifacts", artifact)["manifest_digest"])
+        share, record = opened_share(client, artifact, digest, person, share_key)
+    document = {
+        "artifact": artifact,
+        "manifest_digest": digest,
+        "holder": share.holder,
+        "threshold": record.threshold,
+        "holders": record.names,
+        "custody": share.custody,
+    }
+    out.result(
+        document,
+        f"[green]your share is good[/green]: one of {len(record.holders)}, {record.threshold} are needed; of {escape(artifact)} {digest}",
+    )
 
 
 @command(app, "keygen")
@@ -283,12 +342,22 @@ def ingest(
     store: Store,
     component: Component = None,
     release: Annotated[str | None, typer.Option(help="Bind the artifact to this release afterwards.")] = None,
+    share_holder: ShareHolder = None,
+    threshold: Threshold = None,
     wait: Annotated[
         str | None, typer.Option(help="Wait until it is done, at most so long, such as 2h.")
     ] = None,
 ) -> None:
     """Let a transfer worker seal plaintext from a place. Started twice, it is one ingest with one result."""
-    body = {"source": source, "store": store, "components": components_of(component), "release": release}
+    body: JSON = {
+        "source": source,
+        "store": store,
+        "components": components_of(component),
+        "release": release,
+    }
+    dealing = dealing_of(share_holder, threshold)
+    if dealing is not None:
+        body["shares"] = {"threshold": dealing.threshold, "holders": dict(dealing.holders)}
     with Client() as client:
         found = client.post("ingests", body=body)
         if wait is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -15,6 +16,7 @@ from orchestrator.cli.key_commands import KeyFile
 from orchestrator.cli.output import Output, command, escape
 from orchestrator.cli.pictures import gate_picture, preview_picture
 from orchestrator.cli.release_commands import Key, Reason, Release, Yes
+from orchestrator.cli.shares import OwnShares
 from orchestrator.domain.plan import Plan
 from orchestrator.domain.state import GateSubject
 from orchestrator.domain.values import format_duration, parse_duration
@@ -222,6 +224,13 @@ def sign_command(
     validity: Annotated[
         str | None, typer.Option(help="How long it counts, such as 30d; at most what the plan allows.")
     ] = None,
+    share_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--share-key",
+            help="The private key that your key share was sealed to: the share is released to custody with this approval.",
+        ),
+    ] = None,
     yes: Yes = False,
     key_file: KeyFile = None,
     key: Key = None,
@@ -232,6 +241,10 @@ def sign_command(
     the decision is refused and counts for nothing.
     """
     decision = _decision(approve, reject, withdraw)
+    if share_key is not None and decision != "approve":
+        raise Failure(
+            "A key share is released with an approval", "leave --share-key out", exit_code=ExitCode.USAGE
+        )
     with Client() as client:
         name = next_step(client, release, step)
         gate, etag = client.gate(release, name)
@@ -242,8 +255,11 @@ def sign_command(
         chosen = str(chosen or _only_role(plan, person, name))
         private = signer_for(plan, person, key_file)
         longest = _validity(plan, name, validity)
+        shares = OwnShares(client, gate, subject, person, share_key)
         if not out.as_json:
             out.notes.print(_what_is_signed(gate, subject, plan, person, chosen, decision, longest))
+            for line in shares.lines() if decision == "approve" else []:
+                out.notes.print(escape(line))
         out.confirm(f"{decision.capitalize()} as {chosen}?", assumed=yes)
         now = datetime.now(UTC).replace(microsecond=0)
         envelope = None
@@ -260,6 +276,7 @@ def sign_command(
             comment,
             now + longest if validity or envelope else None,
             envelope,
+            shares.released(envelope),
             key,
         )
     out.result(result, f"{escape(release)} {escape(name)}: {escape(told(result))}")
@@ -356,6 +373,7 @@ def _send(
     comment: str | None,
     expires_at: datetime | None,
     envelope: str | None,
+    shares: dict[str, str],
     key: str | None,
 ) -> JSON:
     place = ("releases", release, "steps", step, "sign-offs")
@@ -363,7 +381,7 @@ def _send(
         return client.post(
             *place, "withdraw", body={"comment": comment, "envelope": envelope}, if_match=etag, key=key
         )
-    body = {
+    body: JSON = {
         "role": role,
         "decision": decision,
         "subject": gate["verdict"]["subject_digest"],
@@ -371,6 +389,8 @@ def _send(
         "expires_at": None if expires_at is None else expires_at.isoformat(),
         "envelope": envelope,
     }
+    if shares:
+        body["shares"] = shares
     return client.post(*place, body=body, if_match=etag, key=key)
 
 

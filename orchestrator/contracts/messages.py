@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from orchestrator.domain.commands import AnyCommand, CreateRelease, GrantCopy, PartnerReady
+from orchestrator.domain.commands import AnyCommand, CreateRelease, GrantCopy, KeyShares, PartnerReady
 from orchestrator.domain.events import AnyEvent
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.values import Digest, Frozen, Instant, Line, Name
@@ -174,6 +174,16 @@ class HubSwept(Frozen):
     blind: list[Name] = Field(default_factory=list)
 
 
+class ShareDealing(Frozen):
+    """Who gets a share of the key of what is sealed, as a second lock, and how many of the shares are needed."""
+
+    threshold: int = Field(ge=2, le=KeyShares.MOST)
+    holders: Annotated[
+        dict[Name, Annotated[str, StringConstraints(pattern=r"^age1pq1[02-9ac-hj-np-z]{50,2500}$")]],
+        Field(min_length=2, max_length=KeyShares.MOST),
+    ] = Field(description="person of the plan → their public key, as `sluice partner keygen` makes it")
+
+
 class IngestInput(Frozen):
     """The argument of `IngestWorkflow`: seal plaintext from a place into a store and register the artifact."""
 
@@ -184,6 +194,7 @@ class IngestInput(Frozen):
     uploader: Name
     release: Name | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    shares: ShareDealing | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class IngestResult(Frozen):

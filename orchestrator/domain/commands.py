@@ -7,7 +7,7 @@ the time: that is an argument of `decide`. Commands marked internal come from th
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PlainSerializer, StringConstraints
 
@@ -20,6 +20,22 @@ from orchestrator.domain.values import Digest, Duration, Frozen, Instant, Line, 
 
 CommandId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
 Envelope = Annotated[str, StringConstraints(max_length=24_000)]
+ReleasedShare = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=4_096),
+    Field(
+        description="base64 of a key share, sealed to custody and bound to the sign-off that it comes with"
+    ),
+]
+
+
+class KeyShares(Frozen):
+    """That an artifact opens only with `threshold` of the shares that `holders` have, as its manifest says."""
+
+    MOST: ClassVar[int] = 16
+
+    threshold: int = Field(ge=2, le=16)
+    holders: Annotated[list[Name], Field(min_length=2, max_length=16)]
 
 
 class Actor(Frozen):
@@ -64,6 +80,7 @@ class RegisterArtifact(Command):
     location: Line
     root: Envelope | None = None
     size: int = Field(default=0, ge=0)
+    shares: KeyShares | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class SubmitEvidence(Command):
@@ -95,7 +112,8 @@ class SignOff(Command):
 
     `subject` is the digest of the gate's subject as the person saw it: when the gate shows another one by then, the
     command is refused (`gate-changed`) and never counts for something unseen. `envelope` is the signed statement
-    (DSSE), needed when the plan pins keys of this person.
+    (DSSE), needed when the plan pins keys of this person. `shares`: artifact → the person's key share, released to custody
+    with exactly this statement.
     """
 
     type: Literal["sign_off"] = "sign_off"
@@ -106,6 +124,9 @@ class SignOff(Command):
     comment: Text | None = None
     expires_at: Instant | None = None
     envelope: Envelope | None = None
+    shares: dict[Name, ReleasedShare] = Field(
+        default_factory=dict, max_length=100, exclude_if=lambda value: not value
+    )
 
 
 class WithdrawSignOff(Command):

@@ -28,7 +28,7 @@ from orchestrator.domain.gate import WAIVABLE
 from orchestrator.domain.incident import Confidence, Incident, IncidentKind, ResponseAction, Severity
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.plan import Plan
-from orchestrator.domain.plan_rules import broken_rules
+from orchestrator.domain.plan_rules import all_faults
 from orchestrator.domain.state import Proposal, ReleaseState
 from orchestrator.domain.values import digest, parse_duration
 
@@ -221,7 +221,7 @@ def amend(state: ReleaseState, command: cmd.AmendPlan, now: datetime) -> list[ev
 def _require_amendable(state: ReleaseState, plan: Plan) -> None:
     if state.status == "entering":
         raise Conflict("a step is being entered; amend the plan when that is done")
-    reasons = broken_rules(plan, state.barred)
+    reasons = all_faults(plan, state.barred)
     entered = state.index + 1
     if plan.steps[:entered] != state.plan.steps[:entered]:
         reasons.append(Reason("entered", "steps that are entered already stay as they are", "steps"))

@@ -22,8 +22,10 @@ from orchestrator.domain.gate import delegated_by, verdict
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.plan import Step, step_digest
 from orchestrator.domain.plan_rules import broken_rules
+from orchestrator.domain.sharing import require_fitting, require_releasable
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.state import ReleaseState, gate_subject
+from orchestrator.domain.values import statement_digest
 
 
 def register_artifact(state: ReleaseState, command: cmd.RegisterArtifact, now: datetime) -> list[ev.AnyEvent]:
@@ -53,6 +55,7 @@ def register_artifact(state: ReleaseState, command: cmd.RegisterArtifact, now: d
         )
     if state.status == "entering":
         raise Conflict("a step is being entered; register the artifact when that is done")
+    require_fitting(state, command)
     left = broken_rules(state.plan, barred={*state.barred, command.actor.id})
     if left:
         raise PlanRefused(
@@ -68,6 +71,7 @@ def register_artifact(state: ReleaseState, command: cmd.RegisterArtifact, now: d
             location=command.location,
             root=command.root,
             size=command.size,
+            shares=command.shares,
         )
     ]
 
@@ -166,6 +170,7 @@ def sign_off(state: ReleaseState, command: cmd.SignOff, now: datetime) -> list[e
             f"what stands at the gate of `{step.name}` is not what was signed",
             [Reason("stale", "read the gate again; its subject is now " + subject, "subject")],
         )
+    require_releasable(state, command, step)
     standing = state.sign_offs.get(person)
     require_behind_once(state, command, step, now, {person, behalf or person})
     same = standing is not None and (
@@ -173,13 +178,17 @@ def sign_off(state: ReleaseState, command: cmd.SignOff, now: datetime) -> list[e
         standing.decision,
         standing.subject,
         standing.expires_at,
+        standing.shares,
     ) == (
         command.role,
         command.decision,
         subject,
         expires,
+        sorted(command.shares),
     )
-    if same:
+    # a share that came damaged is released again with another statement
+    said = None if standing is None else standing.statement
+    if same and not (command.shares and said != statement_digest(command.envelope)):
         return []
     return [
         ev.SignedOff(
@@ -194,6 +203,7 @@ def sign_off(state: ReleaseState, command: cmd.SignOff, now: datetime) -> list[e
             expires_at=expires,
             on_behalf_of=behalf,
             envelope=command.envelope,
+            shares=command.shares,
         )
     ]
 

@@ -33,6 +33,17 @@ def rotate_keys(state: ReleaseState, command: cmd.RotateKeys, now: datetime) -> 
             "nothing is sealed for: " + ", ".join(command.components),
             [Reason("artifact", "no artifact is registered for them, so there is no key to rotate")],
         )
+    locked = sorted(name for name in sealed if state.artifacts[state.carried_by[name]].shares is not None)
+    if locked:
+        raise Conflict(
+            "sealed with key shares, so custody cannot seal anew: " + ", ".join(locked),
+            [
+                Reason(
+                    "shares",
+                    "seal with `sluice artifact seal` where the weights are; what is out already is another release",
+                )
+            ],
+        )
     if not rotated_artifacts(state, sealed):
         return []  # being sealed anew already
     return [

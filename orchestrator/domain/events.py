@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from orchestrator.domain.commands import CommandId, Envelope, GrantCopy
+from orchestrator.domain.commands import CommandId, Envelope, GrantCopy, KeyShares, ReleasedShare
 from orchestrator.domain.control import ControlKind
 from orchestrator.domain.evidence import Evidence
 from orchestrator.domain.incident import Confidence, Incident, Severity
@@ -48,6 +48,7 @@ class ArtifactRegistered(Event):
     location: Line
     root: Envelope | None = None
     size: int = 0
+    shares: KeyShares | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class EvidenceSubmitted(Event):
@@ -85,6 +86,7 @@ class SignedOff(Event):
     envelope: Envelope | None = None
     invitation: Digest | None = Field(default=None, exclude_if=lambda value: value is None)
     acceptance: Envelope | None = Field(default=None, exclude_if=lambda value: value is None)
+    shares: dict[Name, ReleasedShare] = Field(default_factory=dict, exclude_if=lambda value: not value)
 
 
 class SignOffWithdrawn(Event):

@@ -90,6 +90,7 @@ def _artifact(state: ReleaseState, e: ev.ArtifactRegistered) -> Change:
         size=e.size,
         by=e.by,
         at=e.at,
+        shares=e.shares,
     )
     carried = {**state.carried_by, **dict.fromkeys(e.components, e.artifact)}
     kept = {
@@ -122,6 +123,7 @@ def _signed(state: ReleaseState, e: ev.SignedOff) -> Change:
         statement=statement_digest(e.envelope),
         held_before=state.held.at(e.at).total_seconds(),
         invitation=e.invitation,
+        shares=sorted(e.shares),
     )
     used = {"used_at": e.at, "acceptance": e.acceptance}
     return {"sign_offs": {**state.sign_offs, e.by: record}, **_invitation(state, e.invitation, used)}

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from orchestrator.domain.evidence import EvidenceKind
 from orchestrator.domain.plan import HandOut, SignOffRequirement, Step, step_digest
+from orchestrator.domain.sharing import keyed_artifacts, share_gaps
 from orchestrator.domain.state import (
     GateSubject,
     ReleaseState,
@@ -74,6 +75,7 @@ class SignOffView(Frozen):
     statement: Digest | None = None
     invited_by: Name | None = None
     organisation: Line | None = None
+    shares: list[Name] = Field(default_factory=list, exclude_if=lambda value: not value)
 
     @property
     def behind(self) -> set[str]:
@@ -81,6 +83,15 @@ class SignOffView(Frozen):
         if self.invited_by is not None:
             return {self.invited_by}
         return {self.person} if self.on_behalf_of is None else {self.person, self.on_behalf_of}
+
+
+class ShareView(Frozen):
+    """The key shares of one artifact that a gate hands out: how many are needed, who holds one, whose counts."""
+
+    artifact: Name
+    threshold: int
+    holders: list[Name]
+    released: list[Name]
 
 
 class WindowView(Frozen):
@@ -111,6 +122,7 @@ class Verdict(Frozen):
     waived: list[str]
     sign_offs: list[SignOffView]
     window: WindowView
+    shares: list[ShareView] = Field(default_factory=list, exclude_if=lambda value: not value)
     subject: GateSubject
     subject_digest: Digest
     irreversible: bool
@@ -139,6 +151,7 @@ def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
         *_controls(state, step, now),
         *_monitors(state, step, now),
         *_sign_offs(state, step, views),
+        *_shares(state, step, views, now),
         *_time(state, step, now, views, window),
     ]
     unmet = [condition for condition in found if condition.code not in state.waived]
@@ -150,6 +163,7 @@ def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
         waived=sorted({condition.code for condition in found} & set(state.waived)),
         sign_offs=views,
         window=window,
+        shares=_share_views(state, step, views),
         subject=subject,
         subject_digest=subject.digest,
         irreversible=not step.stage.reversible,
@@ -313,6 +327,7 @@ def _view(state: ReleaseState, record: SignOffRecord, subject: str, step: Step, 
         statement=record.statement,
         invited_by=None if invitation is None else invitation.by,
         organisation=None if invitation is None else invitation.organisation,
+        shares=record.shares,
     )
 
 
@@ -363,6 +378,13 @@ def _standing(
     elif record.expires_at <= now:
         standing = "expired"
     return standing
+
+
+def counting_approvals(state: ReleaseState, step: Step, now: datetime) -> list[SignOffView]:
+    """The approvals that count at a gate, whether its step is being entered or not."""
+    entering = state.model_copy(update={"status": "active"})
+    views = verdict(entering, step, now).sign_offs
+    return [view for view in views if view.decision == "approve" and view.standing == "counts"]
 
 
 def may_sign_as(state: ReleaseState, person: str, role: str, now: datetime) -> bool:
@@ -434,6 +456,39 @@ def _sign_offs(state: ReleaseState, step: Step, views: Sequence[SignOffView]) ->
             yield Condition(
                 code="rejection", message=f"{view.person} ({view.role}) rejected{told}", who=[view.person]
             )
+
+
+def _released(views: Sequence[SignOffView]) -> dict[str, list[str]]:
+    return {v.person: v.shares for v in views if v.decision == "approve" and v.standing == "counts"}
+
+
+def _shares(
+    state: ReleaseState, step: Step, views: Sequence[SignOffView], now: datetime
+) -> Iterator[Condition]:
+    roles = [need.role for need in step.gate.sign_offs]
+
+    def able(person: str) -> bool:
+        known = state.plan.people.get(person)
+        signs = any(may_sign_as(state, person, role, now) for role in roles)
+        return signs and known is not None and bool(known.keys) and person not in state.barred
+
+    for gap in share_gaps(state, step, _released(views), able):
+        yield Condition(code="shares", message=gap.message, who=gap.who)
+
+
+def _share_views(state: ReleaseState, step: Step, views: Sequence[SignOffView]) -> list[ShareView]:
+    released = _released(views)
+    dealt = {name: state.artifacts[name].shares for name in keyed_artifacts(state, step)}
+    return [
+        ShareView(
+            artifact=name,
+            threshold=shares.threshold,
+            holders=shares.holders,
+            released=[person for person in shares.holders if name in released.get(person, ())],
+        )
+        for name, shares in dealt.items()
+        if shares is not None
+    ]
 
 
 def _window(state: ReleaseState, step: Step, now: datetime) -> WindowView:
@@ -532,7 +587,7 @@ def _changes_at(
 
 
 def _etag(state: ReleaseState, subject: GateSubject, views: Sequence[SignOffView], step: Step) -> str:
-    seen = {
+    seen: dict[str, object] = {
         "subject": subject.digest,
         "step": step_digest(step),
         "status": state.status,
@@ -541,4 +596,7 @@ def _etag(state: ReleaseState, subject: GateSubject, views: Sequence[SignOffView
         "incidents": sorted(incident.id for incident in state.open_incidents),
         "waived": state.waived,
     }
+    released = {view.person: view.shares for view in views if view.shares}
+    if released:
+        seen["shares"] = released
     return digest(seen).removeprefix("sha256:")[:32]

@@ -1,7 +1,8 @@
 """The rules that a plan must keep (DOMAIN.md, "Rules a plan must keep"). Every broken one is listed with its path.
 
 `broken_rules` never stops at the first: it returns a `Reason` for each, whose code is `rule-1` … `rule-8`, or
-`rule-0` for a name that stands for nothing or stands twice.
+`rule-0` for a name that stands for nothing or stands twice. `all_faults` adds `rule-9` (key shares, `sharing`), which is
+asked of every new plan.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from orchestrator.domain.errors import PlanRefused, Reason
 from orchestrator.domain.evidence import EvidenceKind
 from orchestrator.domain.plan import HandOut, Plan, SignOffRequirement, Step
 from orchestrator.domain.quorum import most_filled
+from orchestrator.domain.sharing import second_lock_faults
 from orchestrator.domain.stage import Stage
 
 _SERVING_CONTROLS = (ControlKind.RATE_LIMIT, ControlKind.USER_ACCOUNTS, ControlKind.INPUT_MONITORING)
@@ -40,13 +42,18 @@ def broken_rules(plan: Plan, barred: Collection[str] = ()) -> list[Reason]:
     return reasons
 
 
+def all_faults(plan: Plan, barred: Collection[str] = ()) -> list[Reason]:
+    """Everything that keeps a plan from being taken now: `broken_rules`, and key shares that would lock nothing."""
+    return [*broken_rules(plan, barred), *second_lock_faults(plan)]
+
+
 def require_sound(plan: Plan, barred: Collection[str] = ()) -> None:
     """Raise `PlanRefused` with every broken rule, or return.
 
     Raises:
         PlanRefused: the plan breaks at least one rule.
     """
-    reasons = broken_rules(plan, barred)
+    reasons = all_faults(plan, barred)
     if reasons:
         raise PlanRefused(f"the plan breaks {len(reasons)} rule(s)", reasons)
 

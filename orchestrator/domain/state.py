@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from orchestrator.domain.commands import Envelope
+from orchestrator.domain.commands import Envelope, KeyShares
 from orchestrator.domain.control import ControlKind, ControlReport
 from orchestrator.domain.events import Grant
 from orchestrator.domain.evidence import Evidence, EvidenceKind
@@ -31,6 +31,7 @@ class RegisteredArtifact(Frozen):
     size: int = 0
     by: Name
     at: Instant
+    shares: KeyShares | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Rotation(Frozen):
@@ -80,6 +81,7 @@ class SignOffRecord(Frozen):
         statement: digest of the signed statement, when there is one; a withdrawal names it.
         held_before: seconds of hold until it was given.
         invitation: of an invited reviewer, the invitation that it was given on.
+        shares: artifacts whose key share came with it.
     """
 
     person: Name
@@ -94,6 +96,7 @@ class SignOffRecord(Frozen):
     statement: Digest | None = None
     held_before: float = 0.0
     invitation: Digest | None = None
+    shares: list[Name] = Field(default_factory=list, exclude_if=lambda value: not value)
 
 
 class Delegation(Frozen):

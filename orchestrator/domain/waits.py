@@ -14,7 +14,7 @@ class Wait(Frozen):
     """One thing that one of `people` can do.
 
     Attributes:
-        what: `sign_off`, `withdraw_rejection`, `endorse`, `triage`, `close_incident`, `review`, `control`, `evidence`, or what
+        what: `sign_off`, `shares`, `withdraw_rejection`, `endorse`, `triage`, `close_incident`, `review`, `control`, `evidence`, or what
             ends soon: `sign_off_expires`, `window_ends` and the like (`domain.reminders`).
         due: by when it matters: when the clocks of the gate would otherwise be done, or a proposal runs out. Never None,
             so that lists can be ordered soonest first.
@@ -43,7 +43,7 @@ def waits(state: ReleaseState, now: datetime, gate: Verdict | None = None) -> li
         clocks = [condition.met_at for condition in gate.unmet if condition.met_at is not None]
         due = max(clocks, default=now)
         for condition in gate.unmet:
-            if condition.code in {"sign_off", "control", "rejection"} and condition.who:
+            if condition.code in {"sign_off", "shares", "control", "rejection"} and condition.who:
                 found.append(
                     Wait(
                         what="withdraw_rejection" if condition.code == "rejection" else condition.code,

@@ -2,7 +2,7 @@
 
     problems of the document   encoding, syntax, duplicate keys, aliases, values that readers read differently
     errors of shape            unknown and missing fields, wrong values                    (`shape`)
-    broken rules               the rules of the gradient, `rule-0` … `rule-8`              (`orchestrator.domain.plan_rules`)
+    broken rules               the rules of the gradient, `rule-0` … `rule-9`              (`orchestrator.domain.plan_rules`)
 
 All three are reported together, sorted by line. When something has the wrong shape, the rules are still evaluated on
 the rest as long as that cannot report a rule as broken that is kept; `Examination.rules_checked` says whether they were.
@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.domain.errors import Malformed, PlanRefused, Reason
 from orchestrator.domain.plan import Plan
-from orchestrator.domain.plan_rules import broken_rules
+from orchestrator.domain.plan_rules import all_faults
 from orchestrator.plans.shape import ShapeError, parse
 from orchestrator.plans.tree import MAX_PROBLEMS, Tree, read_tree
 
@@ -94,7 +94,7 @@ def examine(text: bytes | str, source: str, *, barred: Collection[str] = ()) -> 
     known = {reason.path for reason in tree.problems if reason.path} | {e.meant for e in errors if e.meant}
     shape = [error.reason for error in errors if error.reason.path not in known]
     if plan is not None:
-        rules, checked = broken_rules(plan, barred), True
+        rules, checked = all_faults(plan, barred), True
     else:
         rules, checked = _rules_of_the_rest(tree.value, errors, barred)
     return Examination(
@@ -154,7 +154,7 @@ def _rules_of_the_rest(
     plan, remaining = parse(rest)
     if plan is None or remaining:
         return [], False
-    return [r for r in broken_rules(plan, barred) if not _about(r.path or "", touched)], True
+    return [r for r in all_faults(plan, barred) if not _about(r.path or "", touched)], True
 
 
 def _leave_out(value: Any, place: Sequence[str | int]) -> bool:

@@ -238,16 +238,3 @@ def test_people_without_pinned_keys_count_only_where_custody_is_told_to_take_the
     Intruder(world, monkeypatch).gets_nothing(asked, "the plan pins no key of sam")
     assert lax.make_envelopes(asked)
     world.close()
-
-
-def test_a_gate_that_asks_for_shares_is_not_opened_with_one_lock_less(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw = signed_plan().model_dump(mode="json")
-    raw["steps"][1]["gate"].update(sign_offs=[{"role": "safety"}, {"role": "legal"}], shares=2)
-    world = World(engine, tmp_path, plan=Plan.model_validate(raw))
-    world.to("inside")
-    world.prepare("demo")
-    world.approve("demo")
-    Intruder(world, monkeypatch).gets_nothing(world.begin("demo"), "key shares")
-    world.close()

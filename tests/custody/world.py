@@ -15,12 +15,14 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from activities.binding import key_shares
 from activities.copies.making import CopyingCustody, CopyPlaces
 from activities.custody.keys import CustodyKeys, load_or_make
 from activities.custody.memory import CustodyMemory
 from activities.custody.opening import Asked
 from artifacts.custody.base import KeyProvider
 from artifacts.custody.local import Argon2Cost, LocalKeyring
+from artifacts.custody.shares import Dealing
 from artifacts.envelope import EnvelopePayload, open_envelope
 from artifacts.keys import KeyPair, partner_keygen
 from artifacts.sealing import SealedArtifact, seal_tree
@@ -77,7 +79,11 @@ def signed_plan(**changes: Any) -> Plan:
 
 
 def sealed(
-    folder: Path, custody: str, release: str | None = None, weights: bytes | None = None
+    folder: Path,
+    custody: str,
+    release: str | None = None,
+    weights: bytes | None = None,
+    shares: Dealing | None = None,
 ) -> tuple[SealedArtifact, DirectoryStore]:
     """A small artifact with weights (safetensors, when they are given) and a tokenizer."""
     source = folder / "model"
@@ -94,6 +100,7 @@ def sealed(
         components={"weights": name, "tokenizer": "tokenizer.json"},
         release=release,
         part_size=16384,
+        shares=shares,
     )
     return artifact, store
 
@@ -111,6 +118,7 @@ class World:
     custody_clock: Clock | None = None
     release_in_manifest: str | None = None
     weights: bytes | None = None
+    dealing: Dealing | None = None
     said: int = 0
     memories: list[CustodyMemory] = field(default_factory=list)
 
@@ -123,7 +131,7 @@ class World:
         self.memory = CustodyMemory(self.memory_url)
         self.custody = self.new_custody()
         self.artifact, self.store = sealed(
-            self.folder, self.keys.public.recipient, self.release_in_manifest, self.weights
+            self.folder, self.keys.public.recipient, self.release_in_manifest, self.weights, self.dealing
         )
         self.states: dict[str, ReleaseState] = {}
 
@@ -202,6 +210,7 @@ class World:
                 components=list(components),
                 location=self.store.uri,
                 root=given.wrapped_root,
+                shares=key_shares(given.manifest, given.manifest_digest),
             ),
             release=release,
         )
@@ -275,6 +284,7 @@ class World:
         release: str = RELEASE,
         envelope: str | None = None,
         watched: bool = True,
+        shares: dict[str, str] | None = None,
     ) -> list[AnyEvent]:
         subject = self.subject(step, release)
         command = cmd.SignOff(
@@ -285,6 +295,7 @@ class World:
             subject=subject.digest,
             expires_at=self.clock() + timedelta(days=89),
             envelope=envelope or self.statement(person, subject, role, decision),
+            shares=shares or {},
         )
         return self.say(command, release=release, watched=watched)
 

@@ -146,7 +146,7 @@ async def bind(
     body: bodies.BindArtifactBody, send: Annotated[Sending, Depends(sends(Permission.ARTIFACT_ADD))]
 ) -> views.CommandResult:
     """Say which registered artifact carries which components of the release. Sign-offs bind to its manifest's digest."""
-    artifact = await run_in_threadpool(_bindable, send.deps, send, body)
+    artifact, shares = await run_in_threadpool(_bindable, send.deps, send, body)
     return await send(
         cmd.RegisterArtifact(
             **send.head,
@@ -156,13 +156,18 @@ async def bind(
             location=artifact.location,
             root=artifact.wrapped_root,
             size=artifact.size,
+            shares=shares,
         )
     )
 
 
-def _bindable(deps: Deps, send: Sending, body: bodies.BindArtifactBody) -> Artifact:
+def _bindable(
+    deps: Deps, send: Sending, body: bodies.BindArtifactBody
+) -> tuple[Artifact, cmd.KeyShares | None]:
+    """The artifact, and by its manifest who holds key shares of it."""
     with database.reading(deps.engine) as session:
         artifact = artifacts.get(session, body.artifact)
+        manifest = artifacts.manifest(session, body.artifact)
         state = state_of(session, send.release)
     strangers = sorted(set(body.components or []) - set(artifact.components))
     if strangers:
@@ -176,7 +181,7 @@ def _bindable(deps: Deps, send: Sending, body: bodies.BindArtifactBody) -> Artif
             f"{artifact.uploader} uploaded {artifact.id} and is among the plan's people",
             [Reason("rule-7", f"{artifact.uploader} binds it, and then cannot sign", "body.artifact")],
         )
-    return artifact
+    return artifact, deps.formats.read_manifest(manifest, digest=artifact.manifest_digest).shares
 
 
 @router.post(
@@ -200,6 +205,7 @@ async def start_ingest(
             components=body.components,
             uploader=caller.id,
             release=body.release,
+            shares=body.shares,
         )
     )
     return adm.IngestView(id=ingest, status="running", server_time=deps.now())
