@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +21,13 @@ from orchestrator.domain.permissions import Permission, Role
 from orchestrator.records import artifacts, database, principals
 from orchestrator.records.artifacts import Artifact
 from tests.artifacts.sealed_world import NOW
+
+MANIFEST = (Path(__file__).parents[1] / "vectors" / "data" / "manifest.dsse.json").read_bytes()
+
+
+def statement_digest(manifest: bytes) -> str:
+    return hashlib.sha256(base64.b64decode(json.loads(manifest)["payload"])).hexdigest()
+
 
 REQUEST = BindRequest(release="mini-1.0", artifact="art-1", actor="pipeline")
 
@@ -45,7 +56,7 @@ class Releases:
 def sealed(engine: Engine) -> Engine:
     made = Artifact(
         id="art-1",
-        manifest_digest="sha256:" + "a" * 64,
+        manifest_digest=f"sha256:{statement_digest(MANIFEST)}",
         wrapped_root="wrapped",
         location="dir:/store",
         components=["weights"],
@@ -54,7 +65,7 @@ def sealed(engine: Engine) -> Engine:
         created_at=NOW,
     )
     with database.writing(engine) as session:
-        artifacts.register(session, made, b"manifest")
+        artifacts.register(session, made, MANIFEST)
         principals.create(
             session, "pipeline", "Pipeline", [Role.MLOPS], kind="machine", at=NOW, by="operator"
         )
