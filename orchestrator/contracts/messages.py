@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from orchestrator.domain.commands import AnyCommand, CreateRelease, GrantCopy, KeyShares, PartnerReady
 from orchestrator.domain.events import AnyEvent
@@ -182,6 +182,14 @@ class ShareDealing(Frozen):
         dict[Name, Annotated[str, StringConstraints(pattern=r"^age1pq1[02-9ac-hj-np-z]{50,2500}$")]],
         Field(min_length=2, max_length=KeyShares.MOST),
     ] = Field(description="person of the plan → their public key, as `sluice partner keygen` makes it")
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        if self.threshold > len(self.holders):
+            raise ValueError(f"{self.threshold} shares are needed, but {len(self.holders)} people get one")
+        if len(set(self.holders.values())) < len(self.holders):
+            raise ValueError("two holders have one key; a share belongs to one person")
+        return self
 
 
 class IngestInput(Frozen):
