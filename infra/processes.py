@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -63,6 +64,10 @@ def _started(pid: int) -> str | None:
     return f"{boot}/{ticks_since_boot}"
 
 
+#: Below what Linux gives to outgoing connections (32768 on), above where servers of the machine are likely.
+_FROM, _BELOW = 15_000, 32_000
+
+
 def end_all(processes: Iterable[ProcessIdentity], *, patience: float) -> list[ProcessIdentity]:
     """SIGTERM to each, SIGKILL to those that still run after `patience` seconds; returns those that did run."""
     ended = [process for process in processes if process.signal(signal.SIGTERM)]
@@ -77,11 +82,12 @@ def end_all(processes: Iterable[ProcessIdentity], *, patience: float) -> list[Pr
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on at this moment, and that the kernel gives to no outgoing connection before it is used."""
+    for _ in range(100):
+        port = secrets.randbelow(_BELOW - _FROM) + _FROM
+        if port_is_free(port, host):
+            return port
+    raise OSError(f"no free port on {host} between {_FROM} and {_BELOW} was found in 100 tries")
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:

