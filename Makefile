@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: faults security audit chromium alerts help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench fuzz-sources
+.PHONY: faults security audit chromium alerts help install demo test check format up down status lock clean bench-log bench-custody fuzz bench-seal bench-leaks lock-bench fuzz-sources bench-load bench-releases
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -106,6 +106,9 @@ clean: ## remove what the build made (not the data of `make up`)
 
 bench-releases: $(STAMP) ## releases: created per second, sign-off round trips at 1 000 and 5 000 open releases, restart, memory
 	$(BIN)/python -m infra.bench.releases $(BENCH_ARGS)
+
+bench-load: $(STAMP) ## fifty people and pipelines at once on 5 000 open releases, PostgreSQL, none of it in dev mode (BENCH_ARGS="--seconds 60")
+	$(BIN)/python -m infra.bench.load $(BENCH_ARGS)
 
 fuzz-sources: $(STAMP) ## leak sources: outages, restarts, stepping clocks and uploads in any order, at length (WATCH_EXAMPLES=300)
 	WATCH_EXAMPLES=$${WATCH_EXAMPLES:-300} $(BIN)/python -m pytest tests/artifacts/leaks/watching/test_hub_campaign.py --timeout 3600

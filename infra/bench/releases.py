@@ -144,6 +144,10 @@ class Bench:
             self.tokens[name] = made.json()["text"]
         await self.call("rosa", "POST", "/partners", json={"id": "uni", "name": "Uni"})
 
+    def plan(self, _number: int) -> JSON:
+        """The plan of one release."""
+        return plan(self.recipient)
+
     async def create(self, goal: int, seconds: float) -> None:
         """Create releases until there are so many, or time is over."""
         made: list[str] = []
@@ -153,7 +157,7 @@ class Bench:
             if time.perf_counter() - started > seconds:
                 return
             name = f"bench-{number}-{uuid4().hex[:6]}"
-            body = {"id": name, "name": name, "version": "1", "plan": plan(self.recipient)}
+            body = {"id": name, "name": name, "version": "1", "plan": self.plan(number)}
             await self.call("rosa", "POST", "/releases", json=body)
             made.append(name)
 
