@@ -74,6 +74,7 @@ class Load(Bench):
         self.seen: dict[str, Seen] = defaultdict(Seen)
         self.samples: list[JSON] = []
         self.over = 0.0
+        self.again = 0
         self._dice = random.Random(11)  # noqa: S311 - who does what, not a secret
 
     # --- what there is
@@ -115,6 +116,21 @@ class Load(Bench):
             {"role": "legal", "count": 2},
         ]
         return made
+
+    async def call(self, who: str, method: str, path: str, **more: Any) -> httpx.Response:
+        """As a client does: one that got no answer is sent again under the same key."""
+        headers = {"Authorization": f"Bearer {self.tokens[who]}", **more.pop("headers", {})}
+        if method == "POST":
+            headers["Idempotency-Key"] = uuid4().hex
+        while True:
+            answer = await self.http.request(method, path, headers=headers, **more)
+            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                self.again += 1
+                await asyncio.sleep(0.5)
+                continue
+            if answer.is_error:
+                raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+            return answer
 
     # --- who does what
 

@@ -161,10 +161,12 @@ class Bench:
             await self.call("rosa", "POST", "/releases", json=body)
             made.append(name)
 
-        await in_parallel(one, range(len(self.releases), goal), CREATORS)
-        count, spent = self.created.get(str(goal), [0.0, 0.0])
-        self.created[str(goal)] = [count + len(made), spent + time.perf_counter() - started]
-        self.releases += made
+        try:
+            await in_parallel(one, range(len(self.releases), goal), CREATORS)
+        finally:
+            count, spent = self.created.get(str(goal), [0.0, 0.0])
+            self.created[str(goal)] = [count + len(made), spent + time.perf_counter() - started]
+            self.releases += made
 
     async def sign(self, release: str, who: str, role: str) -> float:
         """Read the gate, then the round trip of the sign-off alone, in seconds."""
