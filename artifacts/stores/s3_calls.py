@@ -176,6 +176,9 @@ def translate(error: ClientError, where: str) -> Exception:
     if code in _AGAIN or status in {429, 500, 502, 503, 504}:
         headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         return Again(said, retry_after(headers.get("retry-after")))
+    if code == "NoSuchKey" and error.operation_name in {"PutObject", "CreateMultipartUpload"}:
+        # of a gateway over a file system: the folder went away with its last object, in the same moment
+        return Again(said)
     if code == "NoSuchBucket":
         return StoreError(f"{where}: the bucket does not exist; check the store's address")
     if code == "NoSuchUpload":

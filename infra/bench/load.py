@@ -32,6 +32,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import psycopg
 
+from artifacts.errors import ArtifactError
 from artifacts.keys import partner_keygen
 from infra.bench.releases import JSON, Bench, plan, quantile
 from infra.bench.report import FOLDER, Row, report
@@ -235,7 +236,11 @@ class Load(Bench):
             return
         name = f"load-{uuid4().hex[:10]}"
         source = self.folder / "weights"
-        sealed = await asyncio.to_thread(self._seal, source, name)
+        try:
+            sealed = await asyncio.to_thread(self._seal, source, name)
+        except ArtifactError as error:
+            self.seen["seal a checkpoint"].errors.append(str(error))
+            return
         made = await self._ask("register a checkpoint", who, "POST", "/artifacts", json=sealed)
         body = {"id": name, "name": name, "version": "1", "plan": self.plan(self._dice.randrange(1_000))}
         if made is not None and await self._ask("start a release", who, "POST", "/releases", json=body):
@@ -332,7 +337,6 @@ async def run(asked: argparse.Namespace) -> list[Row]:
     os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
     try:
         async with topology(folder / "topology") as stack:
-            os.environ["AWS_ENDPOINT_URL_S3"] = str(stack.settings.s3_endpoint_url)
             load = Load(stack, folder, asked.rest)
             if not load.recall():
                 await load.people()
@@ -348,7 +352,6 @@ async def run(asked: argparse.Namespace) -> list[Row]:
                 await load.http.aclose()
     finally:
         os.environ.pop("AWS_SHARED_CREDENTIALS_FILE")
-        os.environ.pop("AWS_ENDPOINT_URL_S3", None)
 
 
 def rows_of(

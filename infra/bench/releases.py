@@ -32,8 +32,8 @@ import psutil  # type: ignore[import-untyped]
 from artifacts.keys import partner_keygen
 from artifacts.sealing import seal_tree
 from artifacts.signing import SigningKey
-from artifacts.stores.base import open_store
 from infra.bench.report import FOLDER, Row, report
+from infra.parts import StoreOpener
 from infra.provision import read_custody_public
 from infra.settings import Settings
 from infra.stack import Stack, one_machine
@@ -84,6 +84,7 @@ class Bench:
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         self.stack, self.folder = stack, folder
+        self.opener = StoreOpener(stack.settings)
         self.http = httpx.AsyncClient(
             base_url=stack.urls["api"] + "/v1", timeout=60, limits=httpx.Limits(max_connections=64)
         )
@@ -232,7 +233,7 @@ class Bench:
 
     def _seal(self, source: Path, release: str) -> JSON:
         custody = read_custody_public(self.stack.settings.effective_custody_public_file)
-        with open_store(self.stack.settings.effective_store_uri) as store:
+        with self.opener(self.stack.settings.effective_store_uri) as store:
             sealed = seal_tree(
                 source,
                 store,

@@ -313,6 +313,13 @@ def test_a_reader_without_write_rights_reads_and_is_told_what_could_not_be_tried
         assert "may not write" in reader.features().lacking["conditional_create"]
 
 
+def test_a_folder_that_goes_away_under_a_write_is_made_again(store: S3Store, control: Strict) -> None:
+    """A gateway over a file system, two writers: `NoSuchKey` as the answer to a PUT."""
+    control.fail("404", method="PUT", times=2)
+    store.put("k", b"hello")
+    assert store.get_range("k", 0, 5) == b"hello"
+
+
 def test_stores_that_share_a_client_probe_once_and_closing_one_closes_none(
     strict: Any, control: Strict, new_bucket: Any
 ) -> None:
