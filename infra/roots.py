@@ -52,7 +52,7 @@ class WorkerParts:
     activities: Sequence[Callable[..., Any]] = ()
     max_activities: int = 8
     workflows: Sequence[type] = ()
-    max_workflow_tasks: int = 100
+    max_workflow_tasks: int = 16
     max_cached_workflows: int = 1000
     checks: Mapping[str, Check] = field(default_factory=dict)
     collectors: Sequence[Collector] = ()

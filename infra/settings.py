@@ -395,7 +395,11 @@ class Settings(BaseSettings):
 
     # --- workers
     releases_workflow_tasks: int = Field(
-        default=100, ge=2, le=2000, description="Workflow tasks that a release worker runs at once."
+        default=16,
+        ge=2,
+        le=2000,
+        description="Workflow tasks that a release worker runs at once. They share one core, and the server gives each ten seconds: so many "
+        "that a busy core cannot end them in time are begun again and again, and nothing gets done. What waits, waits better in the queue.",
     )
     releases_activities: int = Field(
         default=32,
