@@ -143,6 +143,13 @@ def trace_command(
     release: Annotated[str, typer.Argument(metavar="RELEASE", help="whose copies")],
     suspect: Annotated[list[Path], typer.Argument(metavar="FILE...", help="the suspect's files")],
     component: Annotated[str, typer.Option("--component", "-c", help="the marked component")] = "weights",
+    incident: Annotated[
+        str | None,
+        typer.Option("--incident", "-i", help="the open leak that it is about; left out, the only one"),
+    ] = None,
+    only_trace: Annotated[
+        bool, typer.Option("--only-trace", help="tell the release nothing; the report is logged all the same")
+    ] = False,
     save: Annotated[Path | None, typer.Option("--save", help="write the signed report here")] = None,
     dev: _Dev = False,
     data_dir: _DataDir = None,
@@ -150,13 +157,16 @@ def trace_command(
 ) -> None:
     """Whose copy is it? Every partner's z, on custody's machine; the signed report goes into the log.
 
+    Whoever is accused (z of 8 and more, or an exact file) becomes the partner of the release's incident, confirmed: the plan's response
+    table revokes their grants.
+
     Exit code 0: nobody is accused; 1: somebody is; 11: the suspect could not be compared, which acquits nobody.
     """
     from getpass import getuser
     from json import dumps
 
     with _told():
-        from infra.tracing import trace
+        from infra.tracing import tell, trace
 
         settings = _settings(data_dir, dev=dev)
         traced = trace(settings, release, component, suspect, _name_of(getuser()))
@@ -167,6 +177,9 @@ def trace_command(
             typer.echo(dumps({**report, "entry": traced.entry}))
         else:
             _show_trace(report, traced.entry)
+        if report["accused"] and not only_trace:
+            about, partners = tell(settings, release, component, traced, incident)
+            typer.echo(f"incident {about}: confirmed, of {', '.join(partners) or 'no partner'}", err=True)
     if report["accused"]:
         raise typer.Exit(1)
     if report["not_compared"]:

@@ -7,6 +7,7 @@
     store        reachable, and what this server really does (tried with one tiny object, which is removed)
     key service  healthy · one key wrapped and unwrapped · refuses another context
     custody      its public file is there, and says what custody's own keys say
+    mail         the mail server answers, secures the connection, and takes user and password
 
 Nothing is changed and nothing existing is read but headers. A check that cannot be tried because an earlier one failed is left out.
 """
@@ -95,6 +96,8 @@ async def examine(settings: Settings, role: Role) -> Examination:
         await asyncio.to_thread(_custody, seen, settings)
     elif role in {Role.API, Role.TRANSFER}:
         _custody_public(seen, settings)
+    if role is Role.NOTICES:
+        await asyncio.to_thread(_mail, seen, settings)
     return seen
 
 
@@ -362,6 +365,19 @@ def _custody_public(seen: Examination, settings: Settings) -> None:
         public = read_custody_public(settings.effective_custody_public_file)
         name = public.log_verifier.name if public.verify_key else ""  # both must be readable
         seen.note("custody public file", "ok", f"{settings.effective_custody_public_file}, of the log {name}")
+
+
+def _mail(seen: Examination, settings: Settings) -> None:
+    from infra.notices import mailer
+
+    do = "see docs/notices.md: address, user and password of the mail server"
+    with seen.trying("mail", do):
+        server = mailer(settings)
+        if server is None:
+            seen.note("mail", "ok", "none is set: notices go by apprise alone")
+            return
+        error = server.check().error
+        seen.note("mail", *(("ok", "it takes mail") if error is None else ("problem", error, do)))
 
 
 def now() -> str:

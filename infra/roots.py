@@ -378,6 +378,7 @@ def worker_root(role: Role, parts: Callable[[Settings, Client], Coroutine[Any, A
 
 async def api_root(settings: Settings, stop: asyncio.Event) -> None:
     """One API process: uvicorn over `orchestrator.api`, until the stop event; streams are ended, requests finished."""
+    from activities.notices.elsewhere import Elsewhere
     from infra.links import StoreLinks
     from infra.monitoring import leak_parts_of_the_api
     from infra.parts import (
@@ -407,11 +408,13 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
             public_url=settings.effective_public_url,
             link_seconds=settings.link_seconds,
             webhook_http=bool(settings.webhook_allow),
+            mail=bool(settings.mail_from),
             report_rate=settings.report_rate,
             report_rate_all=settings.report_rate_all,
             invitation_rate=settings.invitation_rate,
         ),
         webhook_secrets=webhook_cipher(settings),
+        apprise_fault=Elsewhere(settings.webhook_allow).fault,
         links=StoreLinks(settings.effective_store_uri, StoreOpener(settings)),
         **leak_parts_of_the_api(settings),
         observe=metrics.request,
@@ -431,27 +434,32 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
 
 async def notices_root(settings: Settings, stop: asyncio.Event) -> None:
     """The worker that says things outward: it looks into the records alone, and needs no Temporal."""
-    from infra.notices import Saying
+    from infra.notices import loops
     from infra.parts import records_engine, webhook_cipher
 
     cipher = webhook_cipher(settings)
     if cipher is None:
         raise InvalidSettingError("SLUICE_WEBHOOK_KEYS_FILE is not set")
     engine = records_engine(settings)
-    saying = Saying(engine, cipher, allow=settings.webhook_allow, seconds=settings.webhook_poll_seconds)
+    saying = loops(settings, engine, cipher)
 
     async def says() -> None:
-        saying.check()
+        for loop in saying:
+            loop.check()
 
     checks: dict[str, Check] = {"records": records_check(engine), "delivery": says}
-    saying.start()
+    for loop in saying:
+        loop.start()
     try:
         async with HealthServer(
             settings.health_host, settings.health_port, checks, Metrics("worker-notices")
         ):
             await stop.wait()
     finally:
-        await asyncio.to_thread(saying.stop, settings.shutdown_seconds)
+        for loop in saying:
+            loop.ask_to_stop()
+        for loop in saying:
+            await asyncio.to_thread(loop.stop, settings.shutdown_seconds)
         engine.dispose()
 
 

@@ -130,16 +130,39 @@ class Settings(BaseSettings):
 
     webhook_keys_file: Path | None = Field(
         default=None,
-        description="File with the keys that encrypt webhooks' secrets in the database, in the form of the codec keys. The API and "
-        "worker-notices need it; without it no webhook can be added. Dev mode makes one in the data folder.",
+        description="File with the keys that encrypt webhooks' secrets and the addresses of notices in the database, in the form of the "
+        "codec keys. The API and worker-notices need it; without it no webhook and no channel can be added. Dev mode makes one in the "
+        "data folder.",
     )
     webhook_allow: tuple[str, ...] = Field(
         default=(),
-        description="Addresses beside public ones that webhooks may go to, as a JSON list of networks (`10.1.0.0/16`), addresses, or "
-        "`address:port`. With any of them, webhooks may be plain `http://`.",
+        description="Addresses beside public ones that webhooks and notices by `apprise` may go to, as a JSON list of networks "
+        "(`10.1.0.0/16`), addresses, or `address:port`. With any of them, webhooks may be plain `http://`.",
     )
     webhook_poll_seconds: float = Field(
         default=1.0, gt=0, le=60, description="How often worker-notices looks for new events, in seconds."
+    )
+
+    mail_from: str = Field(
+        default="",
+        pattern=r"^$|^([^<>\x00-\x1f]{1,100} <)?[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,255}>?$",
+        description="Address that notices come from, such as `Sluice <sluice@example.org>`. Empty: notices are not sent by mail. The API "
+        "and worker-notices need it.",
+    )
+    mail_url_file: Path | None = Field(
+        default=None,
+        description="File with the address of the mail server: `smtps://user:password@host`, `smtp+starttls://user:password@host`, or "
+        "`smtp://127.0.0.1`. A secret of worker-notices alone.",
+    )
+    mail_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the authority that signed the mail server's certificate. Unset: the system's.",
+    )
+    notice_gather_seconds: float = Field(
+        default=600,
+        ge=0,
+        le=86_400,
+        description="For how long notices that are not urgent wait for others to share a message with, in seconds.",
     )
 
     # --- the durable engine
@@ -653,6 +676,10 @@ class Settings(BaseSettings):
         """Custody's own database."""
         return self.custody_database_url or f"sqlite:///{self.data_dir / 'custody' / 'memory.db'}"
 
+    def mail_may_be_clear(self, host: str) -> bool:
+        """Whether mail may be handed in at a host without TLS."""
+        return self.dev or self.isolated_network or is_loopback(host)
+
     @property
     def shutdown_timeout(self) -> timedelta:
         """How long a process may finish its work after SIGTERM."""
@@ -709,6 +736,8 @@ def holders(setting: str) -> frozenset[Role]:
         return frozenset({Role.CUSTODY})
     if setting == "webhook_keys_file":
         return frozenset({Role.API, Role.NOTICES})
+    if setting in {"mail_url_file", "mail_ca_file"}:
+        return frozenset({Role.NOTICES})
     return frozenset({Role.LEAKS}) if setting in MONITOR_ONLY else frozenset(Role)
 
 
@@ -814,6 +843,8 @@ def _insecure(settings: Settings, role: Role) -> list[str]:
         reasons += _insecure_custody(settings)
     if not settings.isolated_network:
         reasons += _insecure_url("otlp_endpoint", settings.otlp_endpoint)
+    if role is Role.NOTICES and bool(settings.mail_from) != (settings.mail_url_file is not None):
+        reasons.append("SLUICE_MAIL_FROM and SLUICE_MAIL_URL_FILE go together in worker-notices")
     if role is Role.NOTICES and settings.webhook_keys_file is None:
         reasons.append("SLUICE_WEBHOOK_KEYS_FILE is not set: webhooks' secrets could not be opened")
     if role in {Role.API, Role.LEAKS, Role.STACK} and settings.verdict_keys_file is None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from activities.copies.making import CopyPlaces
 from activities.copies.tracing import Traced, TracingCustody
+from activities.leaks.sending import ReleaseCommands
 from infra.parts import StoreOpener, records_engine
 from infra.provision import custody_memory, key_provider, keys_when_approved
 from infra.settings import Role, Settings
+from infra.temporal import connect
+from orchestrator.domain.leaks import traced, traced_incident
+from orchestrator.domain.values import digest_bytes
+from orchestrator.records import releases
+from orchestrator.records.database import reading
 
 
 def trace(settings: Settings, release: str, component: str, suspect: list[Path], by: str) -> Traced:
@@ -48,3 +54,33 @@ def trace(settings: Settings, release: str, component: str, suspect: list[Path],
 
 def _say(*, why: str) -> None:
     print(why, file=sys.stderr, flush=True)
+
+
+def tell(
+    settings: Settings, release: str, component: str, found: Traced, incident: str | None
+) -> tuple[str, list[str]]:
+    """Judge the release's incident by a trace that accuses: its response table revokes the partner's grants.
+
+    Returns:
+        The incident, and the partners that it was told of. Telling it again changes nothing.
+
+    Raises:
+        SluiceError: there is no one incident, or the release does not answer; the report stands in the log all the same.
+    """
+    engine = records_engine(settings)
+    try:
+        with reading(engine) as session:
+            state = releases.load(session, release)
+    finally:
+        engine.dispose()
+    standing = traced_incident(state, component, incident)
+    commands = traced(state, standing, found.report["accused"], digest_bytes(found.signed))
+
+    async def send() -> None:
+        client = await connect(settings, patience=timedelta(seconds=10), identity="trace")
+        for command in commands:
+            await ReleaseCommands(client).send(release, command)
+
+    if commands:
+        asyncio.run(send())
+    return standing.id, [str(command.partner) for command in commands]

@@ -373,7 +373,7 @@ class _Fold:
     def _incident_closed(self, event: ev.IncidentClosed) -> None:
         incident = self.state.incidents[event.incident]
         payload = {"incident": event.incident, "outcome": event.outcome}
-        if incident.severity is Severity.SEVERE:
+        if incident.closed_by_quorum:
             self._backed("close_incident", payload)
         else:
             self._endorsement(event.by, "close_incident", digest(payload), event.envelope, event.at)

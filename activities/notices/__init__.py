@@ -1,1 +1,1 @@
-"""What the service says outward: webhooks. All of it derives from the records."""
+"""What the service says outward: webhooks, mail, and whatever `apprise` reaches. All of it derives from the records."""

@@ -10,7 +10,6 @@ not read beyond a few kilobytes; every wait is bounded.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,16 +22,12 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 from standardwebhooks.webhooks import Webhook as Signer
 
+from activities.notices.sending import PAUSES, next_try
 from artifacts.leaks.errors import AddressRefused, SourceFailure
 from artifacts.leaks.ranged import AddressPolicy, GuardedClient
 from orchestrator.records import database, webhooks
 from orchestrator.records.documents import Cipher
 
-#: Pauses between tries: ten tries over about 28 hours, then the dead-letter list.
-PAUSES: tuple[timedelta, ...] = tuple(
-    timedelta(seconds=seconds)
-    for seconds in (5, 60, 300, 1_800, 7_200, 3 * 3_600, 5 * 3_600, 8 * 3_600, 9 * 3_600)
-)
 _LEASE = timedelta(seconds=90)
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _LONGEST = 20.0
@@ -95,6 +90,11 @@ class WebhookDelivery:
             return sum(self._deliver(name) for name in due)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook") as threads:
             return sum(threads.map(self._deliver, due))
+
+    def forget(self) -> None:
+        """Drop what was delivered long ago."""
+        with database.writing(self._engine) as session:
+            webhooks.forget(session, before=self._clock() - webhooks.KEPT)
 
     def _plan(self, name: str) -> None:
         while not self._stopping.is_set():
@@ -160,15 +160,12 @@ class WebhookDelivery:
         return True
 
     def _again_at(self, message: webhooks.Message, answer: Answer, now: datetime) -> datetime | None:
-        if message.attempts >= len(self._pauses):
+        again = next_try(message.id, message.attempts, self._pauses, now)
+        if again is None:
             return None
-        pause = self._pauses[message.attempts]
-        # spread by up to a tenth, always the same for one try, so that endpoints of one server don't come at once
-        spread = hashlib.sha256(f"{message.id}/{message.attempts}".encode()).digest()[0] / 2560
-        pause += pause * spread
         if answer.retry_after is not None:
-            pause = max(pause, timedelta(seconds=min(answer.retry_after, _LONGEST_RETRY_AFTER)))
-        return now + pause
+            again = max(again, now + timedelta(seconds=min(answer.retry_after, _LONGEST_RETRY_AFTER)))
+        return again
 
     def _send(self, message: webhooks.Message) -> Answer:
         client = GuardedClient(self._policy)

@@ -123,6 +123,40 @@ def _families(found: gauges.Gauges, counts: gauges.LogCounts, now: datetime) -> 
     for (kind, what), number in sorted(counts.entries.items()):
         logged.add_metric([kind, what], number)
     yield logged
+    yield from _sources(found, now)
+    yield from _deliveries(found, now)
+
+
+def _sources(found: gauges.Gauges, now: datetime) -> Iterator[Metric]:
+    lag = GaugeMetricFamily(
+        "sluice_leak_source_lag_seconds",
+        "How long ago a leak source last saw everything; none for one that never did.",
+        labels=["source"],
+    )
+    blind = GaugeMetricFamily(
+        "sluice_leak_source_blind", "Whether a leak source cannot look: 1 or 0.", labels=["source"]
+    )
+    for name, (seen, is_blind) in found.sources.items():
+        if seen is not None:
+            lag.add_metric([name], max(0.0, (now - seen).total_seconds()))
+        blind.add_metric([name], float(is_blind))
+    yield from (lag, blind)
+
+
+def _deliveries(found: gauges.Gauges, now: datetime) -> Iterator[Metric]:
+    number = GaugeMetricFamily(
+        "sluice_deliveries",
+        "Deliveries to webhooks and notices to people that wait (pending) or were given up (dead).",
+        labels=["what", "state"],
+    )
+    oldest = GaugeMetricFamily(
+        "sluice_delivery_oldest_seconds", "Age of the oldest that waits.", labels=["what"]
+    )
+    for (what, state), (count, since) in found.deliveries.items():
+        number.add_metric([what, state], count)
+        if state == "pending" and since is not None:
+            oldest.add_metric([what], max(0.0, (now - since).total_seconds()))
+    yield from (number, oldest)
 
 
 def _gates(found: gauges.Gauges, now: datetime) -> Iterator[Metric]:

@@ -93,6 +93,7 @@ class ApiSettings:
         rate_limit: requests of one principal, such as `12000/minute`; None: no limit.
         rate_limit_strangers: requests with unknown tokens from one address.
         rate_limit_links: requests for links by one principal.
+        mail: whether notices can go by mail.
         webhook_http: whether webhooks may be plain http (then only to addresses that the operator allows, or public ones).
         link_seconds: how long a link to a sealed file is good.
         report_rate: leak reports without an account from one address.
@@ -110,6 +111,7 @@ class ApiSettings:
     rate_limit_links: str | None = "120/minute"
     link_seconds: int = 900
     webhook_http: bool = False
+    mail: bool = False
     report_rate: str | None = "6/hour"
     report_rate_all: str | None = "200/hour"
     invitation_rate: str | None = "60/hour"
@@ -130,7 +132,8 @@ class Deps:
         observe: told of every answered request: method, route template, status, seconds.
         links: makes links to sealed files; None: partners read them from where they lie.
         log_keys: public keys of the audit log (C2SP note verifiers), for those who verify it.
-        webhook_secrets: seals secrets of webhooks; None: none can be added.
+        webhook_secrets: seals secrets of webhooks and addresses of notices; None: none can be added.
+        apprise_fault: why an address of `apprise` cannot be used, or None; it asks nobody. None: there is no `apprise` here.
         verdicts: opens leak verdicts; None: they are not shown.
         monitor_key: the leak monitor's public string and the key of its verdicts; None while there is no monitor.
         allowed_address: whether a report may name an address that is not public: what the operator allows scans to ask.
@@ -150,6 +153,7 @@ class Deps:
     observe: Callable[[str, str, int, float], None] | None = None
     verdicts: Cipher | None = None
     webhook_secrets: Cipher | None = None
+    apprise_fault: Callable[[str], str | None] | None = None
     monitor_key: Callable[[], tuple[str, str] | None] = field(default=lambda: None)
     outside_monitors: Mapping[str, str] = field(default_factory=dict, repr=False)
     allowed_address: Callable[[str, int], bool] = field(default=lambda _host, _port: False)

@@ -77,7 +77,7 @@ def close(
     key_file: KeyFile = None,
     key: Key = None,
 ) -> None:
-    """Close an incident with a written outcome. A severe one waits for a quorum."""
+    """Close an incident with a written outcome. A severe one, and every leak, waits for a quorum."""
     with Client() as client:
         payload = {"incident": incident, "outcome": outcome}
         envelope = signed_endorsement(client, release, "close_incident", payload, key_file)

@@ -25,6 +25,7 @@ from orchestrator.cli import (
     leak_case_commands,
     leak_commands,
     leak_service_commands,
+    notice_commands,
     partner_commands,
     plan_commands,
     principal_commands,
@@ -66,6 +67,7 @@ app.add_typer(grant_commands.app, name="grant")
 app.add_typer(partner_commands.app, name="partner")
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(webhook_commands.app, name="webhook")
+app.add_typer(notice_commands.app, name="notices")
 app.add_typer(key_commands.app, name="key")
 command(app, "login")(sign_in_commands.login_command)
 command(app, "logout")(sign_in_commands.logout_command)

@@ -1,7 +1,7 @@
 """Decisions about caution and its undoing: holds, incidents, and the dear decisions that need a quorum.
 
 Caution is cheap: one authorised person holds or reports, at once, whatever else is going on. Haste is dear: resuming,
-shortening, closing a severe incident, amending and breaking the glass wait as a proposal until enough different
+shortening, closing a severe incident or a leak, amending and breaking the glass wait as a proposal until enough different
 people of the plan stand behind it; the same command from another person, or `Endorse`, adds to it.
 """
 
@@ -76,6 +76,7 @@ def report_incident(state: ReleaseState, command: cmd.ReportIncident, now: datet
         sighting=command.sighting,
         by=command.actor.id,
         at=at,
+        quorum=command.kind is IncidentKind.LEAK,
     )
     first = ev.IncidentReported(**header(state, command, now), incident=incident)
     return [first, *_respond(evolve(state, first), command, incident, now, done=frozenset())]
@@ -191,9 +192,9 @@ def shorten_window(state: ReleaseState, command: cmd.ShortenWindow, now: datetim
 
 
 def close_incident(state: ReleaseState, command: cmd.CloseIncident, now: datetime) -> list[ev.AnyEvent]:
-    """Close an incident with an outcome; a severe one by a quorum."""
+    """Close an incident with an outcome; a severe one, and a leak, by a quorum."""
     incident = _open_incident(state, command.incident)
-    if incident.severity is not Severity.SEVERE:
+    if not incident.closed_by_quorum:
         require_permission(command.actor, Permission.INCIDENT_CLOSE)
         require_in_plan(state, command.actor)
         require_signed(state, command.actor.id, command.envelope)

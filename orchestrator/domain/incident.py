@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from orchestrator.domain.values import Frozen, Instant, Name, Text
 
 
@@ -16,7 +18,7 @@ class IncidentKind(StrEnum):
 
 
 class Severity(StrEnum):
-    """How bad it is. A `severe` one stops the research window and takes a quorum to close."""
+    """How bad it is. A `severe` one stops the research window and takes a quorum to close, as every leak does."""
 
     LOW = "low"
     MODERATE = "moderate"
@@ -56,6 +58,7 @@ class Incident(Frozen):
         sighting: a reference to what was seen and where.
         triaged_at: when somebody first looked and judged; None until then.
         closed_at: when it was closed with `outcome`; None while it is open.
+        quorum: a leak: closing it takes the plan's quorum, however small it is.
     """
 
     id: Name
@@ -72,6 +75,12 @@ class Incident(Frozen):
     triaged_at: Instant | None = None
     closed_at: Instant | None = None
     outcome: Text | None = None
+    quorum: bool = Field(default=False, exclude_if=lambda value: not value)
+
+    @property
+    def closed_by_quorum(self) -> bool:
+        """Whether one person cannot close it: a severe one, and a leak of any severity."""
+        return self.quorum or self.severity is Severity.SEVERE
 
     @property
     def open(self) -> bool:

@@ -12,13 +12,14 @@ that is still sealed is `suspected`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Literal
 
-from orchestrator.domain.commands import SERVICE, ReportIncident
+from orchestrator.domain.commands import SERVICE, ReportIncident, TriageIncident
 from orchestrator.domain.component import Kind
 from orchestrator.domain.deciding import short_id
+from orchestrator.domain.errors import Conflict, NotFound, Reason
 from orchestrator.domain.incident import Confidence, Incident, IncidentKind, Severity
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.state import ReleaseState
@@ -154,6 +155,66 @@ def _summary(sighting: Sighting, components: Collection[str]) -> Text:
 
 def _reference(sighting: Sighting) -> str:
     return sighting.place if sighting.verdict is None else f"verdict {sighting.verdict}: {sighting.place}"
+
+
+def traced_incident(state: ReleaseState, component: str, named: str | None = None) -> Incident:
+    """The open leak that a trace of a component belongs to: the named one, or the only one.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: there are several, or the named one is closed or no leak.
+    """
+    if named is not None:
+        incident = state.incidents.get(named)
+        if incident is None:
+            raise NotFound(f"there is no incident {named}")
+        if not incident.open or incident.kind is not IncidentKind.LEAK:
+            raise Conflict(f"{named} is {'no leak' if incident.open else 'closed'}")
+        return incident
+    found = [
+        incident
+        for incident in state.open_incidents
+        if incident.kind is IncidentKind.LEAK
+        and (not incident.components or component in incident.components)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotFound(
+            f"no open leak is about {component}",
+            [Reason("incident", "report one, then name it with --incident", "incident")],
+        )
+    raise Conflict(
+        f"several open leaks are about {component}",
+        [Reason("incident", f"name one with --incident: {', '.join(i.id for i in found)}", "incident")],
+    )
+
+
+def traced(
+    state: ReleaseState, incident: Incident, accused: Sequence[str], document: Digest
+) -> list[TriageIncident]:
+    """What a trace makes of an incident: a confirmed one of each accused partner, whose grants the response table then revokes.
+
+    Args:
+        state: the release.
+        incident: an open leak of it.
+        accused: holders of the copies that were found, exactly or by their mark at z ≥ 8. Only partners of the plan count:
+            a copy that everybody may have is nobody's.
+        document: digest of the signed report. The same report changes nothing a second time.
+    """
+    return [
+        TriageIncident(
+            command_id=short_id("traced", incident.id, document, partner),
+            actor=SERVICE,
+            incident=incident.id,
+            severity=incident.severity,
+            confidence=Confidence.CONFIRMED,
+            partner=partner,
+            note=f"traced to the copy of {partner}: report {document}",
+        )
+        for partner in sorted(set(accused))
+        if partner in state.plan.partners
+    ]
 
 
 def confirmed_weights(state: ReleaseState, incident: Incident) -> list[str]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
-from orchestrator.records import audit
+from orchestrator.records import audit, monitors
+from orchestrator.records.notice_tables import NoticeChannelRow, NoticeRow, WebhookDeliveryRow
 from orchestrator.records.tables import (
     AuditCheckpointRow,
     GateReasonRow,
@@ -58,6 +59,8 @@ class Gauges:
         log_size: entries in the audit log.
         checkpoint_size: entries that the last signed checkpoint covers.
         checkpoint_at: when that was signed; None before the first.
+        sources: leak source → how far it saw (None: never), and whether it is blind now.
+        deliveries: (`webhook`, `mail` or `apprise`; `pending` or `dead`) → how many, and since when the first of them.
     """
 
     releases: dict[tuple[str, str], int]
@@ -69,6 +72,8 @@ class Gauges:
     log_size: int
     checkpoint_size: int
     checkpoint_at: datetime | None
+    sources: dict[str, tuple[datetime | None, bool]]
+    deliveries: dict[tuple[str, str], tuple[int, datetime | None]]
 
 
 @dataclass(slots=True)
@@ -114,7 +119,44 @@ def gauges(session: Session) -> Gauges:
         log_size=audit.head(session).size,
         checkpoint_size=0 if newest is None else newest.size,
         checkpoint_at=None if newest is None else newest.at,
+        sources=_sources(session),
+        deliveries=_deliveries(session),
     )
+
+
+def _sources(session: Session) -> dict[str, tuple[datetime | None, bool]]:
+    return {
+        source.name: (
+            None
+            if source.last_success is None
+            else source.last_success - timedelta(seconds=source.behind_seconds),
+            source.trouble is not None or source.last_success is None,
+        )
+        for source in monitors.list_sources(session)
+        if source.configured or source.trouble is not None
+    }
+
+
+def _deliveries(session: Session) -> dict[tuple[str, str], tuple[int, datetime | None]]:
+    hook, notice, channel = WebhookDeliveryRow, NoticeRow, NoticeChannelRow
+    states = ("pending", "dead")
+    found: dict[tuple[str, str], tuple[int, datetime | None]] = {
+        (what, state): (0, None) for what in ("webhook", "mail", "apprise") for state in states
+    }
+    hooks = select(col(hook.status), func.count(), func.min(hook.planned_at)).where(
+        col(hook.status).in_(states)
+    )
+    for status, count, oldest in session.execute(hooks.group_by(col(hook.status))):
+        found["webhook", status] = count, oldest
+    told = (
+        select(col(channel.kind), col(notice.status), func.count(), func.min(notice.planned_at))
+        .join(channel, col(channel.id) == col(notice.channel))
+        .where(col(notice.status).in_(states))
+        .group_by(col(channel.kind), col(notice.status))
+    )
+    for kind, status, count, oldest in session.execute(told):
+        found[kind, status] = count, oldest
+    return found
 
 
 def _counted(session: Session, labels: list[Any], *, where: Any = None) -> dict[Any, int]:

@@ -475,13 +475,6 @@ def forget(session: Session, *, before: datetime) -> int:
     return int(done.rowcount)  # type: ignore[attr-defined]
 
 
-def backlog(session: Session) -> dict[str, int]:
-    """How many deliveries are pending and dead, for metrics."""
-    statement = select(_DELIVERY.c.status, func.count()).where(_DELIVERY.c.status.in_(("pending", "dead")))
-    found = {status: int(count) for status, count in session.execute(statement.group_by(_DELIVERY.c.status))}
-    return {"pending": 0, "dead": 0, **found}
-
-
 # --- plumbing ----------------------------------------------------------------------------------------------------------
 
 

@@ -111,7 +111,11 @@ def test_an_incident_holds_and_a_quorum_resumes(api: Api, sealed: Sealed) -> Non
             "sam", api.path("/incidents/leak-1/triage"), {"severity": "moderate", "confidence": "false_alarm"}
         )
     )
-    api.ok(api.post("lea", api.path("/incidents/leak-1/close"), {"outcome": "another model"}))
+    close = api.path("/incidents/leak-1/close"), {"outcome": "another model"}
+    assert api.ok(api.post("lea", *close))["events"] == ["proposed"], (
+        "one person closes no leak, however small"
+    )
+    assert "incident_closed" in api.ok(api.post("sam", *close))["events"]
     first = api.ok(api.post("sam", api.path("/resume"), {"reason": "nothing found"}))
     assert first["events"] == ["proposed"]
     proposal = api.ok(api.get("lea", api.path("")))["proposals"][0]

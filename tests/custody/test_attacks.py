@@ -546,13 +546,13 @@ def test_rejection_withdrawn_by_the_statement_that_took_back_another(
     intruder.gets_nothing("demo", "lea (legal) rejected")
 
 
-def reported(world: World, severity: Severity) -> None:
+def reported(world: World, severity: Severity, kind: IncidentKind = IncidentKind.LEAK) -> None:
     manager = actor("sam", *MANAGING)
     world.say(
         cmd.ReportIncident(
             **world.head(manager),
             incident="leak-1",
-            kind=IncidentKind.LEAK,
+            kind=kind,
             severity=severity,
             summary="seen elsewhere",
         )
@@ -593,10 +593,31 @@ def test_incident_closed_by_nobody(world: World, intruder: Intruder, severity: S
     intruder.gets_nothing("demo", "incident leak-1 is open")
 
 
+def test_small_leak_closed_by_one_person_with_a_real_signature(world: World, intruder: Intruder) -> None:
+    """A leak of any severity takes the quorum: one real signature, of which the service makes a closing, is not enough."""
+    at_demo(world)
+    reported(world, Severity.LOW)
+    (proposed,) = world.dear(cmd.CloseIncident, ["sam"], incident="leak-1", outcome="nothing")
+    assert isinstance(proposed, ev.Proposed)
+    intruder.forge(
+        ev.IncidentClosed(
+            **intruder.head("sam"),
+            incident="leak-1",
+            outcome="nothing",
+            people=["sam"],
+            envelope=proposed.envelope,
+        )
+    )
+    assert not world.state.open_incidents, "the service was taken in"
+    world.approve("demo")
+    intruder.forge(intruder.entry("demo"))
+    intruder.gets_nothing("demo", "incident leak-1 is open")
+
+
 def test_severe_incident_closed_by_one_person_after_a_forged_triage(world: World, intruder: Intruder) -> None:
     """One real signature on the outcome; the severity was made smaller in the log, so that one would do."""
     at_demo(world)
-    reported(world, Severity.SEVERE)
+    reported(world, Severity.SEVERE, IncidentKind.MISUSE)
     intruder.forge(
         ev.IncidentTriaged(
             **intruder.head("sam"), incident="leak-1", severity=Severity.LOW, confidence=Confidence.REPORTED

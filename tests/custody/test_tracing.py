@@ -11,18 +11,25 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from activities.copies.tracing import TracingCustody, read_report
+from activities.copies.tracing import Traced, TracingCustody, read_report
 from activities.custody.memory import CustodyMemory
 from artifacts.leaks.dtypes import PLAIN
 from artifacts.leaks.errors import MarkError
 from artifacts.leaks.suspects import safetensors
 from artifacts.signing import SigningKey
-from orchestrator.domain.errors import SluiceError
+from orchestrator.domain import commands as cmd
+from orchestrator.domain import events as ev
+from orchestrator.domain.errors import NotFound, SluiceError
+from orchestrator.domain.leaks import traced as traced_commands
+from orchestrator.domain.leaks import traced_incident
+from orchestrator.domain.permissions import Role
+from orchestrator.domain.values import digest_bytes
 from orchestrator.records import issued
 from orchestrator.records.database import reading
 from tests.custody.test_copies import PARTNERS, fetched, marked_plan, resealed, rotate
 from tests.custody.world import World
 from tests.simulators import transformations as t
+from tests.support.plans import actor
 
 
 @pytest.fixture(scope="module", params=["F32", "BF16", "F16"])
@@ -90,10 +97,35 @@ def test_a_quantised_copy_accuses_its_partner_and_nobody_else(
     leaf = world.custody_leaves()[-1]
     assert (leaf["action"], leaf["accused"], leaf["by"]) == ("traced", ["uni"], "olga")
     assert leaf["signed"] == found.signed.decode()
+    judged_by_the_trace(world, found)
     # the key was committed to before anything was delivered
     commitment = found.report["mark_commitment"]
     committed = [leaf for leaf in world.custody_leaves() if leaf["action"] == "copy_made"]
     assert {leaf["mark"]["commitment"] for leaf in committed} == {commitment}
+
+
+def judged_by_the_trace(world: World, found: Traced) -> None:
+    """The incident becomes the traced partner's, and its grants end by the response table; the other partner's stand."""
+    with pytest.raises(NotFound, match="no open leak is about weights"):
+        traced_incident(world.state, "weights")
+    manager = actor("sam", Role.RELEASE_MANAGER, Role.APPROVER)
+    fields = {"kind": "leak", "severity": "severe", "summary": "seen", "components": ["weights"]}
+    world.say(cmd.ReportIncident(**world.head(manager), incident="leak-1", **fields))
+    standing = traced_incident(world.state, "weights")
+    assert {grant.holder for grant in world.state.live_grants("download")} == set(PARTNERS)
+    document = digest_bytes(found.signed)
+    (command,) = traced_commands(world.state, standing, [*found.report["accused"], "public"], document)
+    made = world.say(command)
+    incident = world.state.incidents["leak-1"]
+    assert (incident.partner, incident.confidence.value) == ("uni", "confirmed")
+    ended = [event.grant for event in made if isinstance(event, ev.GrantEnded)]
+    assert ended
+    assert all("uni" in grant for grant in ended)
+    assert "uni" not in {grant.holder for grant in world.state.live_grants()}
+    assert "ngo" in {grant.holder for grant in world.state.live_grants()} or world.state.current != "download"
+    again = traced_commands(world.state, incident, found.report["accused"], document)
+    assert [c.command_id for c in again] == [command.command_id], "the same report is the same command"
+    assert traced_commands(world.state, incident, found.report["investigate"], document) == []
 
 
 def test_an_exact_digest_attributes_and_an_unmarked_base_accuses_nobody(

@@ -29,7 +29,7 @@ from orchestrator.domain.errors import SluiceError
 from orchestrator.domain.evidence import Consideration
 from orchestrator.domain.evolve import begin, fold
 from orchestrator.domain.gate import verdict
-from orchestrator.domain.incident import Severity
+from orchestrator.domain.incident import IncidentKind, Severity
 from orchestrator.domain.preview import preview
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.waits import waits
@@ -86,14 +86,18 @@ class Oracle:
 
     def incidents(self) -> dict[str, Severity]:
         found: dict[str, Severity] = {}
+        leaks = set()
         for event in self.events:
             match event:
                 case ev.IncidentReported():
                     found[event.incident.id] = event.incident.severity
+                    if event.incident.kind is IncidentKind.LEAK:
+                        leaks.add(event.incident.id)
                 case ev.IncidentTriaged():
                     found[event.incident] = event.severity
                 case ev.IncidentClosed():
-                    assert found.pop(event.incident) is not Severity.SEVERE or len(set(event.people)) >= 2
+                    dear = found.pop(event.incident) is Severity.SEVERE or event.incident in leaks
+                    assert not dear or len(set(event.people)) >= 2
         return found
 
     def access(self) -> float:

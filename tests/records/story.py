@@ -133,7 +133,8 @@ class Story:
                 confidence=Confidence.FALSE_ALARM,
             )
         )
-        self.say(cmd.CloseIncident(**self.head(SAM), incident=incident, outcome="nothing"))
+        for person in (SAM, LEA):
+            self.say(cmd.CloseIncident(**self.head(person), incident=incident, outcome="nothing"))
 
     def enter(self, step: str) -> None:
         """Meet the gate of `inside` or `demo`, and enter it."""

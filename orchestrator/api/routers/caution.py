@@ -74,7 +74,7 @@ async def close_incident(
     body: bodies.CloseIncidentBody,
     send: Annotated[Sending, Depends(sends(Permission.INCIDENT_CLOSE))],
 ) -> views.CommandResult:
-    """Close an incident with a written outcome; a severe one by a quorum."""
+    """Close an incident with a written outcome; a severe one, and every leak, by a quorum."""
     return await send(cmd.CloseIncident(**send.head, incident=incident, **dict(body)))
 
 
