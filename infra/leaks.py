@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Engine
 from temporalio.client import Client
 
@@ -20,7 +21,14 @@ from activities.leaks.schedules import Schedules
 from activities.leaks.sealed_files import SealedFiles
 from activities.leaks.sending import ReleaseCommands
 from activities.leaks.telling import Telling
-from artifacts.leaks import AddressPolicy, HubOptions, ScanLimits
+from artifacts.leaks import (
+    AddressPolicy,
+    HubOptions,
+    ObjectProfile,
+    ObjectProfiles,
+    ObjectStoreOptions,
+    ScanLimits,
+)
 from artifacts.leaks.watching import Options, Source, SourceError, open_source
 from infra.monitoring import verdict_cipher
 from infra.parts import StoreOpener, records_engine
@@ -70,6 +78,7 @@ def read_sources(settings: Settings, engine: Engine) -> dict[str, Source]:
     options = Options(
         addresses=AddressPolicy(allow=settings.leak_allow_addresses),
         hub=hub_options(settings),
+        profiles=object_profiles(settings),
         decoys=decoys,
         submissions={
             str(spec.get("queue") or spec.get("name")): ReportQueue(
@@ -88,6 +97,66 @@ def read_sources(settings: Settings, engine: Engine) -> dict[str, Source]:
             raise InvalidSettingError(f"SLUICE_LEAK_SOURCES_FILE: two sources are named {source.name}")
         found[source.name] = source
     return found
+
+
+class _Profile(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+    buckets: Annotated[
+        list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]], Field(min_length=1)
+    ]
+    access_key: str = Field(min_length=1)
+    secret_key: str = Field(min_length=1)
+    session_token: str | None = None
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/@?#]+/?$")
+    region: str | None = None
+
+
+class _Profiles(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    profiles: list[_Profile]
+
+
+def object_profiles(settings: Settings) -> ObjectProfiles:
+    """Credentials for reading named buckets, from their secret file; without one every bucket is asked as anybody could.
+
+    Raises:
+        InvalidSettingError: the file cannot be used; the text never says what is in it.
+    """
+    path = settings.leak_s3_profiles_file
+    if path is None:
+        return ObjectProfiles()
+    where = f"SLUICE_LEAK_S3_PROFILES_FILE: {path}"
+    try:
+        read = _Profiles.model_validate(yaml.safe_load(read_secret(path, "leak_s3_profiles_file")))
+    except yaml.YAMLError:
+        raise InvalidSettingError(f"{where}: is not YAML") from None
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise InvalidSettingError(f"{where}: {told}") from None
+    names = [name for profile in read.profiles for name in profile.buckets]
+    places = [(name, profile.endpoint) for profile in read.profiles for name in profile.buckets]
+    if len(set(places)) != len(places):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise InvalidSettingError(f"{where}: two profiles are for {', '.join(twice)}")
+    return ObjectProfiles(
+        tuple(
+            ObjectProfile(
+                profile.name,
+                frozenset(profile.buckets),
+                ObjectStoreOptions(
+                    endpoint=profile.endpoint,
+                    region=profile.region,
+                    access_key=profile.access_key,
+                    secret_key=profile.secret_key,
+                    session_token=profile.session_token,
+                ),
+            )
+            for profile in read.profiles
+        )
+    )
 
 
 def hub_options(settings: Settings) -> HubOptions:
@@ -114,6 +183,7 @@ def leak_worker(settings: Settings, client: Client) -> LeakWorker:
         limits=ScanLimits(max_bytes=settings.leak_scan_bytes, max_seconds=settings.leak_scan_seconds),
         addresses=AddressPolicy(allow=settings.leak_allow_addresses),
         hub=hub_options(settings),
+        objects=object_profiles(settings),
         local=frozenset(name for name, source in sources.items() if source.kind == "folder"),
     )
     parts = LeakParts(

@@ -363,6 +363,11 @@ class Settings(BaseSettings):
         description="File with the keys that encrypt verdicts in the database, in the form of the codec keys. The API and the leak worker "
         "need it. Dev mode makes one in the data folder.",
     )
+    leak_s3_profiles_file: Path | None = Field(
+        default=None,
+        description="File with the credentials that leak scans and sources read buckets with, by bucket (`profiles:` in docs/leaks.md). A secret "
+        "of the leak worker alone. A bucket that it does not name is asked without credentials, never with the store's own.",
+    )
     leak_sources_file: Path | None = Field(
         default=None,
         description="YAML file with the leak sources, `sources: [{kind: hub, name: hub, …}, …]`; see `docs/leaks.md`. The sources `reports` and "
@@ -738,6 +743,8 @@ def holders(setting: str) -> frozenset[Role]:
         return frozenset({Role.API, Role.NOTICES})
     if setting in {"mail_url_file", "mail_ca_file"}:
         return frozenset({Role.NOTICES})
+    if setting == "leak_s3_profiles_file":
+        return frozenset({Role.LEAKS})
     return frozenset({Role.LEAKS}) if setting in MONITOR_ONLY else frozenset(Role)
 
 

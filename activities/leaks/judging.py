@@ -28,6 +28,7 @@ from artifacts.leaks import (
     ArtifactFinding,
     HubOptions,
     ListedFile,
+    ObjectProfiles,
     ObjectStoreOptions,
     Outcome,
     ScanLimits,
@@ -76,6 +77,7 @@ class Judging:
         limits: of one scan.
         addresses: which addresses scans may ask.
         hub: where `hf:` leads.
+        objects: credentials for `s3:` targets by bucket; one of no profile is asked as anybody could.
         local: sources whose targets may be paths of this machine (`folder`).
         clock: tells the time (aware).
     """
@@ -87,6 +89,7 @@ class Judging:
     limits: ScanLimits = field(default_factory=ScanLimits)
     addresses: AddressPolicy = field(default_factory=AddressPolicy)
     hub: HubOptions = field(default_factory=HubOptions)
+    objects: ObjectProfiles = field(default_factory=ObjectProfiles)
     local: frozenset[str] = frozenset()
     clock: Callable[[], datetime] = field(default=_now)
 
@@ -137,7 +140,7 @@ class Judging:
                 limits=limits,
                 addresses=self.addresses,
                 hub=self.hub,
-                objects=_store_of(suspect),
+                objects=self._store_of(suspect),
                 now=self.clock,
             )
         else:
@@ -267,6 +270,11 @@ class Judging:
             suspect.source in self.local and Path(suspect.target).is_absolute()
         )
 
+    def _store_of(self, suspect: Suspect) -> ObjectStoreOptions:
+        """How an object is reached: by its bucket's profile, at the address that the source's operator gave."""
+        told = suspect.body.get("detail", {})
+        return self.objects.of_target(suspect.target, told.get("endpoint"), told.get("region"))
+
     def _judgement(
         self, suspect: Suspect, reference: Reference, verdict: Verdict, earlier: Mapping[str, Judgement]
     ) -> Judgement:
@@ -355,12 +363,6 @@ def listed_files(suspect: Suspect) -> list[ListedFile]:
         )
         for entry in suspect.body.get("digests", [])
     ]
-
-
-def _store_of(suspect: Suspect) -> ObjectStoreOptions:
-    """Where an object lies, as the source that listed it was told by its operator."""
-    told = suspect.body.get("detail", {})
-    return ObjectStoreOptions(endpoint=told.get("endpoint"), region=told.get("region"))
 
 
 def _doubted(verdict: Verdict, reference: Reference) -> Verdict:

@@ -30,7 +30,7 @@ from artifacts.leaks.references import ReferenceSet
 from artifacts.leaks.scan import ScanLimits, scan, scan_each
 from artifacts.leaks.signature import WeightSignature
 from artifacts.leaks.sketch import SketchKey
-from artifacts.leaks.targets import HubOptions, ObjectStoreOptions
+from artifacts.leaks.targets import HubOptions, ObjectProfile, ObjectProfiles, ObjectStoreOptions
 from artifacts.leaks.tracing import TraceReport, trace_files
 from artifacts.leaks.verdict import ArtifactFinding, ExactEvidence, Outcome, TensorEvidence, Verdict
 from artifacts.leaks.whole import compare_whole
@@ -49,6 +49,8 @@ __all__ = [
     "ListedFile",
     "MarkError",
     "MarkKey",
+    "ObjectProfile",
+    "ObjectProfiles",
     "ObjectStoreOptions",
     "Outcome",
     "PartnerMark",

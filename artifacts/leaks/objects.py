@@ -38,10 +38,12 @@ def s3_client(options: ObjectStoreOptions, asker: Asker | None) -> Any:
     from botocore import UNSIGNED
     from botocore.config import Config
 
+    # Unsigned requests show no key. Without one here boto3 would look for credentials, also at the instance's metadata address.
+    nobody = "anonymous" if options.anonymous else None
     session = boto3.session.Session(
-        aws_access_key_id=options.access_key,
-        aws_secret_access_key=options.secret_key,
-        aws_session_token=options.session_token,
+        aws_access_key_id=nobody or options.access_key,
+        aws_secret_access_key=nobody or options.secret_key,
+        aws_session_token=None if nobody else options.session_token,
         region_name=options.region or "us-east-1",
     )
     client = session.client(

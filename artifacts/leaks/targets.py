@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from artifacts.leaks.errors import SourceFailure, UnreadableError, shown
@@ -66,6 +66,55 @@ class ObjectStoreOptions:
     secret_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
     anonymous: bool = False
+
+
+@dataclass(frozen=True)
+class ObjectProfile:
+    """Credentials for reading, and the buckets that they are for.
+
+    Attributes:
+        name: to speak of it.
+        buckets: their names, in full.
+        options: the store's address, region and credentials.
+    """
+
+    name: str
+    buckets: frozenset[str]
+    options: ObjectStoreOptions
+
+
+@dataclass(frozen=True)
+class ObjectProfiles:
+    """Which credentials are shown to which bucket, however somebody came to name it. A bucket of no profile is asked as anybody could.
+
+    The usual places of credentials are never tried: what lies there may be the service's own.
+    """
+
+    profiles: tuple[ObjectProfile, ...] = ()
+
+    def of(self, bucket: str, endpoint: str | None = None, region: str | None = None) -> ObjectStoreOptions:
+        """How a bucket is reached.
+
+        Args:
+            bucket: its name.
+            endpoint: the store's address, where it is known from elsewhere; a profile of another one is not used.
+            region: of the bucket, likewise.
+        """
+        for profile in self.profiles:
+            own = profile.options
+            if bucket in profile.buckets and (endpoint is None or _same(endpoint, own.endpoint)):
+                return replace(own, region=region or own.region)
+        return ObjectStoreOptions(endpoint=endpoint, region=region, anonymous=True)
+
+    def of_target(
+        self, target: str, endpoint: str | None = None, region: str | None = None
+    ) -> ObjectStoreOptions:
+        """The same for `s3://bucket/…`."""
+        return self.of(target.removeprefix("s3://").partition("/")[0], endpoint, region)
+
+
+def _same(one: str, other: str | None) -> bool:
+    return other is not None and one.rstrip("/").lower() == other.rstrip("/").lower()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.leaks import read_sources
+from artifacts.leaks import ObjectProfiles
+from infra.leaks import object_profiles, read_sources
 from infra.settings import InvalidSettingError, Settings
 from orchestrator.records import database
 
@@ -50,3 +51,37 @@ def test_the_documented_file_is_read(tmp_path: Path) -> None:
 def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InvalidSettingError, match=words):
         _read(tmp_path, text)
+
+
+PROFILES = re.search(
+    r"```yaml\n(profiles:\n.*?)```",
+    (Path(__file__).parents[2] / "docs" / "leaks.md").read_text("utf-8"),
+    re.DOTALL,
+)
+
+
+def _profiles(tmp_path: Path, text: str) -> ObjectProfiles:
+    file = tmp_path / "profiles.yaml"
+    file.write_text(text)
+    return object_profiles(Settings(data_dir=tmp_path, leak_s3_profiles_file=file))
+
+
+def test_the_documented_profiles_are_read_and_a_wrong_file_says_where_without_its_secrets(
+    tmp_path: Path,
+) -> None:
+    assert PROFILES is not None
+    found = _profiles(tmp_path, PROFILES[1])
+    assert found.of("acme-logs").region == "eu-central-1"
+    assert found.of("lab-models").endpoint == "https://minio.example.org"
+    assert found.of("acme-logs", "https://minio.example.org").anonymous
+    one = "{name: a, buckets: [acme-logs], access_key: canary, secret_key: canary}"
+    for text, words in (
+        ("profiles: [{name: a, buckets: ['*'], access_key: canary, secret_key: canary}]", "buckets"),
+        ("profiles: [{name: a, buckets: [acme-logs], secret_key: canary}]", "access_key"),
+        (f"profiles: [{one}, {one}]", "two profiles are for acme-logs"),
+        ("canary: [", "YAML"),
+        ("canary", "profiles.yaml"),
+    ):
+        with pytest.raises(InvalidSettingError, match=words) as told:
+            _profiles(tmp_path, text)
+        assert "canary" not in str(told.value)

@@ -166,14 +166,22 @@ async def test_an_address_inside_is_never_asked(
         await bench.bind(release, ours)
         bench.report(server.url("ok/x"))
         bench.report("http://169.254.169.254/latest/meta-data")
+        bench.report(str(secret), "file")
+        # what names no place that is read becomes no suspect at all, and the source says so
         bench.report(str(secret))
         bench.report("file:///etc/passwd")
         done = await bench.sweep(release)
-        assert done.scanned == 4
+        assert (done.new, done.scanned) == (3, 3)
         assert not bench.state(release).incidents
     assert not server.seen
     with database.reading(bench.engine) as session:
-        assert {j.outcome for j, _ in suspects.list_judgements(session).items} == {"inconclusive"}
+        judged = {s.target: j for j, s in suspects.list_judgements(session).items}
+        notes = monitors.get(session, "reports").notes
+    assert {j.outcome for j in judged.values()} == {"inconclusive"}
+    assert "nothing that is read" in judged[str(secret)].reason, (
+        "a path of this machine is not read because somebody names it"
+    )
+    assert len([note for note in notes if "no address, hf:, s3:" in note]) == 2
 
 
 async def test_a_person_who_confirms_a_leak_holds_the_releases_that_share_the_weights_once(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
@@ -44,11 +43,6 @@ class AccessLogSource:
         self._setting = setting
         self._options = options
         self._decoys = {token.key: token.id for token in setting.tokens}
-        self._objects = replace(
-            options.objects,
-            endpoint=setting.endpoint or options.objects.endpoint,
-            region=setting.region or options.objects.region,
-        )
 
     def poll(self, cursor: Cursor | None, limit: int) -> Polled:
         """Sightings of the next log objects (see `base.Source`)."""
@@ -62,7 +56,8 @@ class AccessLogSource:
                 raise poll.error(
                     "the cursor is not one of this source; start it without one", Trouble.SETTING
                 )
-            client = s3_client(self._objects, poll.asker)
+            objects = self._options.objects_of(bucket, self._setting.endpoint, self._setting.region)
+            client = s3_client(objects, poll.asker)
             try:
                 names, more = self._names(client, bucket, prefix, last, set(seen), poll)
                 for name in names:

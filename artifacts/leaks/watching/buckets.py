@@ -9,11 +9,11 @@ the heap are given again under keys that the caller has. The sums are what the c
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 from artifacts.leaks.errors import shown
 from artifacts.leaks.objects import ObjectStoreRefused, list_page, s3_client
+from artifacts.leaks.targets import ObjectStoreOptions
 from artifacts.leaks.watching.base import Candidate, Cursor, Digests, Polled, SourceError, Trouble
 from artifacts.leaks.watching.options import Options
 from artifacts.leaks.watching.polling import Poll, polling, short, translate
@@ -33,11 +33,6 @@ class BucketsSource:
         self.name = setting.name
         self._setting = setting
         self._options = options
-        self._objects = replace(
-            options.objects,
-            endpoint=setting.endpoint or options.objects.endpoint,
-            region=setting.region or options.objects.region,
-        )
 
     def poll(self, cursor: Cursor | None, limit: int) -> Polled:
         """New and changed objects, prefix after prefix (see `base.Source`)."""
@@ -45,7 +40,7 @@ class BucketsSource:
         prefixes = self._setting.prefixes
         with polling(self.name, self._options) as poll:
             turn, places = cursor.get("turn", 0), dict(cursor.get("prefixes", {}))
-            client = s3_client(self._objects, poll.asker)
+            clients: dict[str, Any] = {}
             found: dict[str, Candidate] = {}
             failed: list[str] = []
             first: SourceError | None = None
@@ -56,8 +51,11 @@ class BucketsSource:
                     break
                 done += 1
                 heap = _Heaps(dict(places.get(short(prefix), {})))
+                bucket = prefix.removeprefix("s3://").partition("/")[0]
+                if bucket not in clients:
+                    clients[bucket] = s3_client(self._objects(bucket), poll.asker)
                 try:
-                    complete = self._pass(client, prefix, heap, poll, found, limit)
+                    complete = self._pass(clients[bucket], prefix, heap, poll, found, limit)
                     looked += 1
                 except Exception as error:
                     known = refused(poll, error) or translate(poll, error)
@@ -105,13 +103,17 @@ class BucketsSource:
             elif heaps.end():
                 return True
 
+    def _objects(self, bucket: str) -> ObjectStoreOptions:
+        return self._options.objects_of(bucket, self._setting.endpoint, self._setting.region)
+
     def _candidate(self, bucket: str, row: dict[str, Any]) -> Candidate:
         where = f"s3://{bucket}/{row['key']}"
         place = where if len(where) <= 250 else f"{where[:220]}…{short(where)}"
         detail = {"modified": row["modified"]}
+        objects = self._objects(bucket)
         for name in ("endpoint", "region"):
-            if getattr(self._objects, name):
-                detail[name] = getattr(self._objects, name)
+            if getattr(objects, name):
+                detail[name] = getattr(objects, name)
         return Candidate(
             source=self.name,
             key=f"{place}#{shown(row['etag'], 40)}",

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from artifacts.leaks import AddressPolicy, ObjectStoreOptions, Outcome, ReferenceSet, SketchKey, scan
+from artifacts.leaks import (
+    AddressPolicy,
+    ObjectProfile,
+    ObjectProfiles,
+    ObjectStoreOptions,
+    Outcome,
+    ReferenceSet,
+    SketchKey,
+    scan,
+)
 from artifacts.leaks.watching import Candidate, Options, PollLimits, SourceError, Trouble, open_source
 from tests.artifacts.leaks.watching.conftest import drain
 from tests.artifacts.stores.servers import S3Server, moto_server
@@ -183,3 +195,56 @@ def test_scanning_an_object_and_a_prefix(
     assert "404" in gone.reasons[0]
     refused = scan(f"s3://{bucket}/w/", references, objects=given.objects)
     assert "not public" in refused.reasons[0]
+
+
+def test_a_profile_reads_its_buckets_and_a_reported_bucket_is_asked_as_anybody_could(
+    server: S3Server, store: tuple[Any, str], options: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, bucket = store
+    client.put_object(Bucket=bucket, Key="w/a.bin", Body=b"x" * 10)
+    own = ObjectStoreOptions(server.endpoint, "us-east-1", server.access_key, server.secret_key)
+    profiles = ObjectProfiles((ObjectProfile("own", frozenset({bucket}), own),))
+    given = replace(options(), objects=ObjectStoreOptions(), profiles=profiles)
+    found = open_source(_spec(bucket), given).poll(None, 10)
+    assert _keys(list(found.candidates)) == {"a.bin"}
+    assert found.candidates[0].detail["endpoint"] == server.endpoint
+
+    seen: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            seen.append({k.lower(): v for k, v in self.headers.items()})
+            self.send_response(404)
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "canary-of-the-stores-own")
+    elsewhere = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=elsewhere.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        where = f"http://127.0.0.1:{elsewhere.server_port}"
+        allowed = AddressPolicy(allow=("127.0.0.1",))
+        # another bucket; and the profile's bucket at a store that is not the profile's
+        for name in ("reported-bucket", bucket):
+            asked = profiles.of_target(f"s3://{name}/w/a.bin", where)
+            references = ReferenceSet(SketchKey(b"k" * 32), [])
+            verdict = scan(f"s3://{name}/w/a.bin", references, addresses=allowed, objects=asked)
+            assert verdict.outcome is Outcome.INCONCLUSIVE
+    finally:
+        elsewhere.shutdown()
+        thread.join()
+        elsewhere.server_close()
+    assert len(seen) == 2
+    for headers in seen:
+        assert "authorization" not in headers
+        assert "canary" not in str(headers)
+        assert server.access_key not in str(headers)
+    assert profiles.of(bucket).secret_key == server.secret_key
+    assert profiles.of("other").anonymous
+    assert server.secret_key not in repr(profiles)
