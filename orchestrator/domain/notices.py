@@ -201,6 +201,28 @@ def _signed(e: ev.SignedOff, _: ReleaseState) -> Notice | None:
     return Notice(Topic.DECISIONS, f"the gate of step {e.step} is rejected", (("role", e.role),))
 
 
+def _invited(e: ev.Invited, _: ReleaseState) -> Notice:
+    facts = (("step", e.step), ("role", e.role), ("reviewer", e.reviewer))
+    return Notice(Topic.DECISIONS, "an outside reviewer is invited to sign a gate", facts)
+
+
+_REMINDERS = {
+    "window_ends": "a research window ends soon",
+    "cooling_off_ends": "a cooling-off ends soon",
+    "sign_off_expires": "a sign-off expires soon",
+    "sign_off_waits": "your sign-off has been waited for",
+    "evidence_ages": "evidence gets too old soon",
+    "delegation_ends": "a delegation ends soon",
+    "invitation_expires": "an invitation expires soon",
+}
+
+
+def _reminded(e: ev.Reminded, _: ReleaseState) -> Notice:
+    facts = (("step", e.step or ""), ("at", e.due.isoformat(timespec="minutes")))
+    title = _REMINDERS.get(e.kind, "something ends soon or waits for long")
+    return Notice(Topic.REMINDERS, title, facts, people=frozenset(e.people))
+
+
 def _people(names: list[str]) -> tuple[str, str]:
     return "people", ", ".join(names)
 
@@ -224,6 +246,8 @@ RULES: Mapping[str, Rule] = {
     "plan_amended": _amended,
     "window_changed": _window,
     "signed_off": _signed,
+    "invited": _invited,
+    "reminded": _reminded,
 }
 
 #: What may wait for a person (`domain.waits`) → how it is said. Documents and artifacts wait for everybody alike: lists show them.

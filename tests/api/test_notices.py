@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.domain import events as ev
 from orchestrator.domain import notices as said
+from orchestrator.domain.decide import decide_create
+from orchestrator.domain.evolve import begin
 from orchestrator.domain.notices import Topic
 from orchestrator.domain.showing import EVENT_TYPES
 from tests.api.conftest import Api
+from tests.records.story import creation
+from tests.support.plans import T0
 
 CHANNELS = "/v1/notices/channels"
 
@@ -108,3 +113,22 @@ def test_the_table_names_events_and_waits_that_there_are() -> None:
         said.RULES
     )
     assert Topic.TEST not in said.CHOICES
+
+
+def test_a_reminder_is_told_to_those_whom_it_names_in_words_of_its_own() -> None:
+    state = begin(fold_created())
+    event = ev.Reminded(
+        at=T0, by="sluice", command_id="r1", reminder="x", kind="sign_off_waits",
+        message="canary", step="query", people=["sam"], due=T0,
+    )  # fmt: skip
+    notice = said.of_event(event, state)
+    assert notice is not None
+    assert notice.topic is Topic.REMINDERS
+    assert [notice.concerns(person, state) for person in ("sam", "lea")] == [True, False]
+    assert "canary" not in notice.title + str(notice.facts)
+
+
+def fold_created() -> ev.ReleaseCreated:
+    created = decide_create(creation(), T0)[0]
+    assert isinstance(created, ev.ReleaseCreated)
+    return created
