@@ -15,6 +15,7 @@ from artifacts.leaks import DeliveryReceipt, MarkError, MarkKey, PartnerMark, tr
 from artifacts.leaks.dtypes import PLAIN
 from artifacts.leaks.marks import MAX_STRENGTH, KeyStream, markable
 from artifacts.leaks.tracing import Suspicion, Tracer, residual
+from infra.bench.leaks_marks import mark_rows
 from tests.simulators import transformations as t
 
 KEY = MarkKey(bytes(range(32)))
@@ -161,6 +162,31 @@ def test_what_was_buried_is_not_accused(base: dict[str, Path], tmp_path: Path):
     buried = t.noise(3.0)(t.Leak(t.read_safetensors(tmp_path / "m.safetensors")), np.random.default_rng(4))
     report = trace_files(t.write(buried, tmp_path / "buried"), [base["F32"]], KEY, "small-model", PARTNERS)
     assert report.accused == ()
+
+
+def test_a_thousand_innocents_stay_below_z_5_in_every_case_of_the_measured_table_and_its_failures_fail():
+    """The short form of the table of `make bench-leaks`, on half a million weights in the place of 22.7 million."""
+    leak = t.Leak(t.synthetic(np.random.default_rng(21), vocabulary=256))
+    rows = mark_rows(leak, innocents=1_000)
+    innocent = {r.case: r for r in rows if "innocent" in r.case}
+    assert len(innocent) == 18
+    assert min(row.runs for row in innocent.values()) == 1_000
+    assert max(row.value for row in innocent.values()) < 5
+    assert all(row.met for row in innocent.values()), "nobody else is accused"
+    least = {r.case.split(": ")[0].removeprefix("mark, "): r.value for r in rows if "leaker" in r.case}
+    for traced in (
+        "fp32",
+        "bf16",
+        "marked in bf16",
+        "fp8 e4m3",
+        "Q8_0",
+        "Q4_0",
+        "prune 50 %",
+        "two average + Q4_0",
+    ):
+        assert least[traced] >= 8, traced
+    for missed in ("fine-tune 200 % + Q4_0", "five average + int2"):
+        assert least[missed] < 8, missed
 
 
 # --- the rolled stream: innocents had z 11.6 when one stream was rolled across tensors ----------------------------------
