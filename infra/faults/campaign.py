@@ -30,9 +30,9 @@ from infra.logs import configure_logging
 
 FOLDER = Path("build/faults")
 COUNT = 200
-SCENES: dict[str, Making] = {"embedded": embedded, "deployed": deployed}
-#: Long enough for some twenty faults a release: starting a stack takes longer than telling a story on it.
-_PACE = Pace(api=12, downloadable=12, open=12, cooling_off=2)
+SCENES: dict[str, Making] = {"deployed": deployed, "embedded": embedded}
+#: Windows that are long enough for many faults a release: starting a stack takes longer than telling a story on it.
+_PACE = Pace(api=40, downloadable=40, open=40, cooling_off=2)
 #: Releases in a row without any fault after which a campaign gives up: it would never end.
 _BARREN = 3
 
