@@ -98,6 +98,7 @@ class ReleaseWorkflow:
         self._access_seq = start.applied_seq if start.state is None else start.state.seq
         self._rotating: set[str] = set()
         self._reminds = False
+        self._reviews_last = False
 
     @workflow.run
     async def run(self, start: msg.ReleaseInput) -> str:
@@ -105,6 +106,7 @@ class ReleaseWorkflow:
         self._reminds = workflow.patched(
             "reminders"
         )  # releases from before get theirs when they continue as new
+        self._reviews_last = workflow.patched("reviews-after-the-end")
         if self._state is None:
             await self._create()
         if self._refused is not None:
@@ -121,7 +123,7 @@ class ReleaseWorkflow:
                 await self._wait_for_change(self._going().seq, _STUCK_FOR)
                 continue
             state = self._going()
-            if state.ended and workflow.all_handlers_finished():
+            if self._over(state) and workflow.all_handlers_finished():
                 return state.status
             if self._should_continue_as_new():
                 await workflow.wait_condition(workflow.all_handlers_finished)
@@ -325,7 +327,7 @@ class ReleaseWorkflow:
 
         def changed() -> bool:
             state = self._going()
-            return state.seq != seq or (state.ended and workflow.all_handlers_finished())
+            return state.seq != seq or (self._over(state) and workflow.all_handlers_finished())
 
         try:
             await workflow.wait_condition(
@@ -333,6 +335,10 @@ class ReleaseWorkflow:
             )
         except TimeoutError:
             return
+
+    def _over(self, state: ReleaseState) -> bool:
+        """Whether nothing can be asked any more: the release has ended, and no review of a broken glass is open."""
+        return state.ended and not (self._reviews_last and state.reviews)
 
     def _should_continue_as_new(self) -> bool:
         limit = self._start.history_limit

@@ -186,7 +186,7 @@ class _Fold:
             case ev.PlanAmended():
                 self._amended(event)
             case ev.GlassBroken():
-                self._glass(event)
+                return self._glass(event)
             case ev.ReviewClosed():
                 self._review_closed(event)
             case ev.EvidenceSubmitted():
@@ -378,14 +378,21 @@ class _Fold:
         else:
             self._endorsement(event.by, "close_incident", digest(payload), event.envelope, event.at)
 
-    def _glass(self, event: ev.GlassBroken) -> None:
-        fields = {"step": event.step, "waives": event.waives, "attempt": event.attempt}
+    def _glass(self, event: ev.GlassBroken) -> ev.GlassBroken:
+        fields = {
+            "step": event.step,
+            "waives": event.waives,
+            "attempt": event.attempt,
+            "reason": event.reason,
+        }
         self._backed("break_glass", fields)
         step = self.state.next_step
         if step is None or (step.name, self.state.attempt) != (event.step, event.attempt):
             raise NoEffectError("it is for a gate that was not next")
         if set(event.waives) - WAIVABLE:
             raise NoEffectError("it lifts what no broken glass lifts")
+        # whoever really stood behind it does not close its review, whomever the event names
+        return event.model_copy(update={"people": sorted({*event.people, *(self._carried or (None, []))[1]})})
 
     def _review_closed(self, event: ev.ReviewClosed) -> None:
         review = self.state.reviews.get(event.review)

@@ -34,13 +34,18 @@ def verify(
         Path | None, typer.Option("--keep", help="Write the last checkpoint here, for the next time.")
     ] = None,
 ) -> None:
-    """Verify an exported log offline: every entry, every checkpoint. Exit code 1 if anything does not hold."""
+    """Verify an exported log offline: every entry, every checkpoint. Exit code 1 if anything does not hold.
+
+    Every time that glass was broken, or that it was proposed, is shown apart, with its people, its reason and its review.
+    """
+    from orchestrator.cli.broken_glass import BrokenGlass
     from orchestrator.trust.audit import verify_export
 
     verifiers = [_verifier(text) for text in key]
     kept = previous.read_text(encoding="utf-8") if previous is not None else None
+    glass = BrokenGlass()
     with file.open("rb") as lines:
-        found = verify_export(lines, *verifiers, previous_checkpoint=kept)
+        found = verify_export(lines, *verifiers, previous_checkpoint=kept, on_entry=glass.entry)
     if keep is not None:
         keep.write_text(found.last_checkpoint, encoding="utf-8")
     document = {
@@ -51,9 +56,10 @@ def verify(
         "root": found.root.hex(),
         "checkpoints": found.checkpoints,
         "extends_previous": previous is not None,
+        "break_glass": glass.found,
     }
     told = f"[green]the log holds[/green]: {found.size} entries, {found.checkpoints} checkpoints of {escape(found.origin)}"
-    out.result(document, told)
+    out.result(document, "\n".join([told, *glass.lines()]))
     if previous is None:
         out.note(
             "no earlier checkpoint was given: that nothing was rewritten since the last time is not shown (--checkpoint)"

@@ -87,7 +87,10 @@ def timeline(release: JSON, steps: Sequence[JSON], gate: JSON | None = None) -> 
         parts.append(line)
         entry = entered.get(step["name"])
         if entry and step["standing"] in {"entered", "current"} and entry["signed"]:
-            signed = ", ".join(f"{s['person']} ({s['role']})" for s in entry["signed"])
+            signed = ", ".join(
+                f"{s['person']} ({s['role']}{', invited by ' + s['invited_by'] if s.get('invited_by') else ''})"
+                for s in entry["signed"]
+            )
             parts.append(Padding(f"[dim]signed by {escape(signed)}[/dim]", (0, 0, 0, 4), expand=False))
         if (
             step["standing"] in {"next", "entering"}
@@ -158,13 +161,17 @@ def gate_picture(gate: JSON) -> RenderableType:
         parts.append(
             f"[magenta]lifted by breaking the glass:[/magenta] {escape(', '.join(verdict['waived']))}"
         )
+    parts += [
+        f"delegated: {escape(g['to'])} may sign as {escape(g['role'])} for {escape(g['person'])} until {instant(g['until'])}"
+        for g in verdict.get("delegations", [])
+    ]
     if verdict["sign_offs"]:
         rows = [
             (
-                s["person"],
+                _signer(s),
                 s["role"],
                 s["decision"],
-                s["standing"],
+                str(s["standing"]).replace("_", " "),
                 instant(s["at"]),
                 instant(s["expires_at"]),
                 s.get("comment"),
@@ -180,6 +187,13 @@ def gate_picture(gate: JSON) -> RenderableType:
     parts.append("\n".join(f"[dim]→[/dim] {escape(line)}" for line in gate["means"]))
     parts.append(f"[dim]subject {verdict['subject_digest']}[/dim]")
     return Group(*parts)
+
+
+def _signer(view: JSON) -> str:
+    """Who signed, and who stands behind it."""
+    if view.get("invited_by"):
+        return f"{view['person']} of {view['organisation']}, invited by {view['invited_by']}"
+    return f"{view['person']} for {view['on_behalf_of']}" if view.get("on_behalf_of") else str(view["person"])
 
 
 def preview_picture(found: JSON) -> RenderableType:

@@ -66,7 +66,10 @@ def decide(state: ReleaseState, command: cmd.AnyCommand, now: datetime) -> list[
     """
     if isinstance(command, cmd.CreateRelease):
         raise Conflict(f"the release {state.release} exists already")
-    require_going(state)
+    if not (
+        isinstance(command, cmd.CloseReview) and state.reviews
+    ):  # a review has to be closed, whatever came of it
+        require_going(state)
     return _DECISIONS[type(command)](state, command, now)
 
 

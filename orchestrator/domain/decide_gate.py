@@ -291,6 +291,10 @@ def delegate(state: ReleaseState, command: cmd.Delegate, now: datetime) -> list[
             reasons.append(
                 Reason("counts-already", f"{command.to} signs in a role of their own and counts once", "to")
             )
+        counts = _counts_through(state, command.to, now)
+        if counts is not None:
+            told = f"{command.to} counts at the gate of `{counts[0]}` already, through the sign-off of {counts[1]}"
+            reasons.append(Reason("counts-already", told, "to"))
         if giver.external != receiver.external:
             reasons.append(
                 Reason("external", "an outside role goes to somebody outside, an inside one inside", "to")
@@ -308,6 +312,17 @@ def delegate(state: ReleaseState, command: cmd.Delegate, now: datetime) -> list[
             envelope=command.envelope,
         )
     ]
+
+
+def _counts_through(state: ReleaseState, person: str, now: datetime) -> tuple[str, str] | None:
+    """At which gate and through whose sign-off a person counts already; None when they do not."""
+    step = state.next_step
+    if step is None:
+        return None
+    for view in verdict(state, step, now).sign_offs:
+        if view.decision == "approve" and view.standing == "counts" and person in view.behind:
+            return step.name, view.person
+    return None
 
 
 def extend_window(state: ReleaseState, command: cmd.ExtendWindow, now: datetime) -> list[ev.AnyEvent]:

@@ -328,6 +328,7 @@ def _nothing(state: ReleaseState, e: ev.AnyEvent) -> Change:
 def _amended(state: ReleaseState, e: ev.PlanAmended) -> Change:
     return {
         "approached_at": e.at,
+        "delegations": [],  # each names the plan that it was given under
         "plan": e.plan,
         "plan_digest": e.plan_digest,
         "window_required": {},
@@ -375,7 +376,12 @@ def _entered(state: ReleaseState, e: ev.StepEntered) -> Change:
         }
     subject = None if state.entry is None else state.entry.subject
     signed = [
-        st.Signature(person=s.person, role=s.role, at=s.at)
+        st.Signature(
+            person=s.person,
+            role=s.role,
+            at=s.at,
+            invited_by=None if s.invitation not in state.invitations else state.invitations[s.invitation].by,
+        )
         for s in sorted(state.sign_offs.values(), key=lambda s: s.at)
         if s.decision == "approve" and s.subject == subject
     ]

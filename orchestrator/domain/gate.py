@@ -94,6 +94,15 @@ class ShareView(Frozen):
     released: list[Name]
 
 
+class DelegationView(Frozen):
+    """At this gate, `to` may sign in `role` for `person` until then."""
+
+    person: Name
+    to: Name
+    role: Name
+    until: Instant
+
+
 class WindowView(Frozen):
     """The research window: seconds asked and counted, and whether the clock runs."""
 
@@ -111,6 +120,7 @@ class Verdict(Frozen):
         open: every condition holds.
         unmet: every condition that does not, waived ones left out.
         waived: codes that break-glass lifted, of those that would be unmet.
+        delegations: who may sign this gate in somebody else's role, for whom, and until when.
         opens_at: when the gate will open if nothing changes; None when somebody has to do something first.
         changes_at: the next instant at which time alone changes this verdict (a clock is met, a sign-off expires).
         etag: changes exactly when what people decide on changes; clocks do not change it.
@@ -121,6 +131,7 @@ class Verdict(Frozen):
     unmet: list[Condition]
     waived: list[str]
     sign_offs: list[SignOffView]
+    delegations: list[DelegationView] = Field(default_factory=list)
     window: WindowView
     shares: list[ShareView] = Field(default_factory=list, exclude_if=lambda value: not value)
     subject: GateSubject
@@ -143,6 +154,7 @@ def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
     views = [_view(state, record, subject.digest, step, now) for record in state.sign_offs.values()]
     views.sort(key=lambda view: (view.at, view.person))
     views = _each_once(views)
+    delegations = list(_delegations(state, step, now))
     window = _window(state, step, now)
     found = [
         *_release(state, step),
@@ -150,7 +162,7 @@ def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
         *_evidence(state, step, now),
         *_controls(state, step, now),
         *_monitors(state, step, now),
-        *_sign_offs(state, step, views),
+        *_sign_offs(state, step, views, delegations),
         *_shares(state, step, views, now),
         *_time(state, step, now, views, window),
     ]
@@ -162,13 +174,14 @@ def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
         unmet=unmet,
         waived=sorted({condition.code for condition in found} & set(state.waived)),
         sign_offs=views,
+        delegations=delegations,
         window=window,
         shares=_share_views(state, step, views),
         subject=subject,
         subject_digest=subject.digest,
         irreversible=not step.stage.reversible,
         opens_at=now if not unmet else opens_at,
-        changes_at=_changes_at(state, step, unmet, views, now),
+        changes_at=_changes_at(state, step, unmet, views, delegations, now),
         etag=_etag(state, subject, views, step),
     )
 
@@ -322,13 +335,21 @@ def _view(state: ReleaseState, record: SignOffRecord, subject: str, step: Step, 
         standing=standing,
         at=record.at,
         expires_at=record.expires_at,
-        on_behalf_of=record.on_behalf_of,
+        on_behalf_of=_on_behalf_of(state, record, now),
         comment=record.comment,
         statement=record.statement,
         invited_by=None if invitation is None else invitation.by,
         organisation=None if invitation is None else invitation.organisation,
         shares=record.shares,
     )
+
+
+def _on_behalf_of(state: ReleaseState, record: SignOffRecord, now: datetime) -> str | None:
+    """Whose role it was given in; from the delegations themselves, whatever the event said."""
+    person = state.plan.people.get(record.person)
+    if person is None or record.role in person.roles or record.invitation is not None:
+        return record.on_behalf_of
+    return delegated_by(state, record.person, record.role, now) or record.on_behalf_of
 
 
 def _invited_standing(
@@ -395,6 +416,18 @@ def may_sign_as(state: ReleaseState, person: str, role: str, now: datetime) -> b
     return role in known.roles or delegated_by(state, person, role, now) is not None
 
 
+def _delegations(state: ReleaseState, step: Step, now: datetime) -> Iterator[DelegationView]:
+    """Those that touch this gate: of a role that it asks for, and in force."""
+    asked = {need.role for need in step.gate.sign_offs}
+    for given in state.delegations:
+        if (
+            given.to in state.plan.people
+            and given.role in asked
+            and delegated_by(state, given.to, given.role, now) == given.person
+        ):
+            yield DelegationView(person=given.person, to=given.to, role=given.role, until=given.until)
+
+
 def delegated_by(state: ReleaseState, person: str, role: str, now: datetime) -> str | None:
     """Who lets `person` sign in `role` now; None when nobody does."""
     for delegation in state.delegations:
@@ -424,7 +457,9 @@ def _from_where_asked(state: ReleaseState, requirement: SignOffRequirement, view
     return not requirement.external or state.plan.people[view.person].external
 
 
-def _sign_offs(state: ReleaseState, step: Step, views: Sequence[SignOffView]) -> Iterator[Condition]:
+def _sign_offs(
+    state: ReleaseState, step: Step, views: Sequence[SignOffView], delegations: Sequence[DelegationView]
+) -> Iterator[Condition]:
     taken: set[str] = set()
     for view in views:
         if view.standing == "counts":
@@ -434,7 +469,14 @@ def _sign_offs(state: ReleaseState, step: Step, views: Sequence[SignOffView]) ->
         if missing > 0:
             able = state.plan.people_in_role(requirement.role, external_only=requirement.external)
             inviters = state.plan.inviters(requirement)
-            who = sorted({*able, *inviters} - state.barred - taken)
+            lent = {
+                given.to
+                for given in delegations
+                if given.role == requirement.role
+                and given.person not in taken
+                and (state.plan.people[given.to].external or not requirement.external)
+            }
+            who = sorted({*able, *inviters, *lent} - state.barred - taken)
             outside = " from outside" if requirement.external else ""
             message = f"{missing} more sign-off{'s' if missing > 1 else ''} as {requirement.role}{outside}"
             may = sorted(set(inviters) - state.barred - taken)
@@ -570,9 +612,15 @@ def _opens_at(step: Step, unmet: Sequence[Condition], now: datetime) -> datetime
 
 
 def _changes_at(
-    state: ReleaseState, step: Step, unmet: Sequence[Condition], views: Sequence[SignOffView], now: datetime
+    state: ReleaseState,
+    step: Step,
+    unmet: Sequence[Condition],
+    views: Sequence[SignOffView],
+    delegations: Sequence[DelegationView],
+    now: datetime,
 ) -> datetime | None:
     times = [condition.met_at for condition in unmet]
+    times += [delegation.until for delegation in delegations]
     times += [view.expires_at for view in views if view.standing == "counts"]
     times += [grant.not_after for grant in state.live_grants()]
     times += [proposal.expires_at for proposal in state.proposals.values()]

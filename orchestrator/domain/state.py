@@ -204,11 +204,12 @@ class AskedGrant(Frozen):
 
 
 class Signature(Frozen):
-    """Who signed in which role, as the history of a step keeps it."""
+    """Who signed in which role, as the history of a step keeps it; of an invited reviewer, who invited them."""
 
     person: Name
     role: Name
     at: Instant
+    invited_by: Name | None = None
 
 
 class EnteredStep(Frozen):

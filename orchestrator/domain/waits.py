@@ -35,7 +35,7 @@ def waits(state: ReleaseState, now: datetime, gate: Verdict | None = None) -> li
     `gate`: the verdict on the next step at `now`, when the caller has it already.
     """
     if state.ended:
-        return []
+        return _reviews(state)
     found = list(_decisions(state, now))
     step = state.next_step
     if step is not None and state.status == "active":
@@ -106,20 +106,7 @@ def _decisions(state: ReleaseState, now: datetime) -> list[Wait]:
                 due=incident.at,
             )
         )
-    for review in state.reviews.values():
-        others = sorted(set(state.plan.people) - set(review.people))
-        message = f"review of the glass broken at `{review.step}`: {review.reason}"
-        found.append(
-            Wait(
-                what="review",
-                message=message,
-                step=review.step,
-                reference=review.id,
-                people=others,
-                since=review.at,
-                due=review.at,
-            )
-        )
+    found += _reviews(state)
     if state.entry_failed is not None:
         found.append(
             Wait(
@@ -131,3 +118,19 @@ def _decisions(state: ReleaseState, now: datetime) -> list[Wait]:
             )
         )
     return found
+
+
+def _reviews(state: ReleaseState) -> list[Wait]:
+    """Reviews of broken glass; they wait for somebody even after the release has ended."""
+    return [
+        Wait(
+            what="review",
+            message=f"review of the glass broken at `{review.step}`: {review.reason}",
+            step=review.step,
+            reference=review.id,
+            people=sorted(set(state.plan.people) - set(review.people)),
+            since=review.at,
+            due=review.at,
+        )
+        for review in state.reviews.values()
+    ]

@@ -283,3 +283,45 @@ def test_a_log_that_was_cut_back_is_found_by_the_checkpoint_kept(sluice, home, l
     file.write_bytes(b"".join(lines[:5]))
     ran = sluice("audit", "verify", file, "--key", key, "--checkpoint", home / "seen")
     assert ran.code == 1
+
+
+def glass_leaves(*, closed: bool) -> list[bytes]:
+    """The entries of one broken glass among others, as the service writes them."""
+    head = {"at": "2026-01-05T09:00:00Z", "command_id": "c"}
+    payload = {"step": "query", "attempt": 3, "waives": ["research_window"], "reason": "a patch"}
+    events: list[dict[str, object]] = [
+        {"type": "hold_placed", "by": "mia", "reason": "look"},
+        {"type": "proposed", "by": "sam", "proposal": "p-1", "action": "break_glass", "payload": payload},
+        {"type": "proposed", "by": "sam", "proposal": "p-2", "action": "resume", "payload": {}},
+        {"type": "endorsed", "by": "lea", "proposal": "p-1"},
+        {"type": "proposal_ended", "by": "lea", "proposal": "p-1", "carried": True},
+        {"type": "glass_broken", "by": "lea", "review": "r-1", "people": ["lea", "sam"], **payload},
+        {"type": "proposed", "by": "sam", "proposal": "p-3", "action": "break_glass", "payload": payload},
+        {"type": "proposal_ended", "by": "sluice", "proposal": "p-3", "carried": False},
+    ]
+    if closed:
+        events.append({"type": "review_closed", "by": "sue", "review": "r-1", "outcome": "it was right"})
+    return [leaf_bytes({"kind": "event", "release": "gt-1", "event": {**head, **event}}) for event in events]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_broken_glass_stands_apart_in_the_log(sluice, home, closed):
+    signer = NoteSigner("sluice.test/log", PrivateKey.generate())
+    leaves, tree = glass_leaves(closed=closed), CompactTree()
+    for leaf in leaves:
+        tree.append(leaf)
+    note = sign_checkpoint(Checkpoint("sluice.test/log", len(leaves), tree.root()), signer)
+    file = home / "log.jsonl"
+    file.write_bytes(b"".join(export_lines("sluice.test/log", leaves, [note])))
+    verify = ("audit", "verify", file, "--key", signer.verifier.text())
+    broken, dropped = sluice(*verify, "--json").json["break_glass"]
+    assert (broken["release"], broken["step"], broken["people"]) == ("gt-1", "query", ["lea", "sam"])
+    assert (broken["lifts"], broken["reason"]) == (["research_window"], "a patch")
+    assert (broken["state"], broken["closed_by"]) == (
+        ("review_closed", "sue") if closed else ("review_open", None)
+    )
+    assert broken["entries"] == [1, 3, 5, *([8] if closed else [])]
+    assert dropped["state"] == "not_carried"
+    told = " ".join(sluice(*verify).out.split())
+    assert "BREAK-GLASS gt-1 at query: research_window lifted by lea, sam: a patch" in told
+    assert ("review closed by sue: it was right" if closed else "its review r-1 is OPEN") in told

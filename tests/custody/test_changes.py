@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -238,3 +239,41 @@ def test_people_without_pinned_keys_count_only_where_custody_is_told_to_take_the
     Intruder(world, monkeypatch).gets_nothing(asked, "the plan pins no key of sam")
     assert lax.make_envelopes(asked)
     world.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"people": ["mia", "rex"]}, "of a broken glass is open"),
+        ({"reason": "a better reason"}, "of research access counted"),
+    ],
+)
+def test_a_broken_glass_whose_people_or_reason_were_altered(
+    world: World, intruder: Intruder, change: dict[str, Any], told: str
+) -> None:
+    """Whoever broke it does not close its review by leaving themselves out; and another reason is another proposal."""
+    world.to("demo")
+    world.prepare("query")
+    glass = {"step": "query", "waives": ["research_window"], "reason": "urgent"}
+    honest = world.write
+
+    def altering(events: Any, command: Any, **more: Any) -> None:
+        altered = [e.model_copy(update=change) if e.type == "glass_broken" else e for e in events]
+        honest(altered, command, **more)
+
+    world.write = altering  # type: ignore[method-assign]
+    world.dear(cmd.BreakGlass, ["sam", "lea"], **glass)
+    world.write = honest  # type: ignore[method-assign]
+    world.approve("query")
+    if "people" not in change:
+        intruder.forge(intruder.entry("query"))
+        intruder.gets_nothing("query", told)
+        return
+    world.complete("query", world.custody.make_envelopes(world.begin("query")))
+    world.dear(cmd.CloseReview, ["sam"], review=next(iter(world.state.reviews)), outcome="it was right")
+    assert world.state.reviews == {}, "the service takes the event's word"
+    world.wait("download")
+    world.prepare("download")
+    world.approve("download")
+    intruder.forge(intruder.entry("download"))
+    intruder.gets_nothing("download", told)

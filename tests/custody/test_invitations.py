@@ -105,7 +105,10 @@ def test_an_invited_reviewer_opens_a_gate_and_custody_verifies_the_chain(world: 
     answer(world, invited)
     assert enters(world), "custody made the envelope"
     signed = world.state.history[-1].signed
-    assert [(one.person, one.role) for one in signed] == [("sam", "safety"), ("jane", "reviewer")]
+    assert [(one.person, one.role, one.invited_by) for one in signed] == [
+        ("sam", "safety", None),
+        ("jane", "reviewer", "dan"),
+    ]
     assert world.state.invitations == {}, "the next gate begins with none"
 
 
