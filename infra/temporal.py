@@ -60,7 +60,7 @@ from infra.telemetry.tracing import temporal_interceptors
 WORKFLOW_MAY_IMPORT = ("orchestrator.domain", "orchestrator.contracts")
 
 #: Pure helpers beside the workflows: no workflow is defined in them.
-_WORKFLOW_HELPERS = ("workflows.errors",)
+_WORKFLOW_HELPERS = ("workflows.effects", "workflows.errors")
 
 #: Third-party modules that the domain stands on; they are pure, and loading them anew for every run would cost seconds.
 _DOMAIN_STANDS_ON = ("dateutil", "rfc8785", "six")

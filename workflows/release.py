@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, WorkflowIDReusePolicy
@@ -31,6 +30,7 @@ from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
 from orchestrator.domain import events as ev
+from orchestrator.domain.custody_wait import CustodyWait
 from orchestrator.domain.decide import decide, decide_create, due, reminding, wakes_at
 from orchestrator.domain.decide_late import asked_faults, asked_key, entered_attempt, late_id
 from orchestrator.domain.errors import (
@@ -40,7 +40,6 @@ from orchestrator.domain.errors import (
     Reason,
     ReleaseEnded,
     SluiceError,
-    error_by_code,
 )
 from orchestrator.domain.evolve import begin, evolve
 from orchestrator.domain.gate import still_holds, verdict
@@ -48,13 +47,13 @@ from orchestrator.domain.plan import Step
 from orchestrator.domain.reminders import next_reminder
 from orchestrator.domain.state import AskedGrant, Entering, ReleaseState, Rotation
 from orchestrator.domain.values import digest
+from workflows.effects import HEARTBEAT, AskAgain, Result, effect, marked, reasons, told, waits_for
 from workflows.errors import refusal
-
-Result = TypeVar("Result")
 
 HANDLED_KEPT = 500
 _ADOPTED = "adopted"  # stands for the digest of a command that is known by its events alone
 _FAILED = (ActivityError, ApplicationError)  # of an activity; a local one may come without the wrapping
+_ZERO = timedelta(0)
 _STUCK_FOR = timedelta(minutes=1)
 _COPYING = timedelta(days=4)  # every partner's marked copy of what may be terabytes
 _ACCESS_EVENTS = (
@@ -69,17 +68,17 @@ _ACCESS_EVENTS = (
     ev.ArtifactResealed,
     ev.EnvelopesRenewed,
 )
-#: How soon a worker that died is noticed; its work beats every two seconds.
-_HEARTBEAT = timedelta(seconds=15)
 _RECORD_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=50), maximum_interval=timedelta(seconds=5)
 )
-_EFFECT_RETRY = RetryPolicy(
-    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=20), maximum_attempts=6
-)
 #: How often custody is asked again while it waits for people or a clock: sooner at first, seldom in the end.
 _ASK_AGAIN = (timedelta(seconds=5), timedelta(minutes=5))
+_LONG_WAITS = "waits-longer-than-a-history"
 _UNDO_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
+
+
+class _GoOnAnew(Exception):  # noqa: N818 - no fault: the entry waits longer than one history may hold
+    """The history is long while custody waits: the release continues as new, and the entry goes on there."""
 
 
 @workflow.defn(name=names.RELEASE_WORKFLOW)
@@ -99,6 +98,7 @@ class ReleaseWorkflow:
         self._rotating: set[str] = set()
         self._reminds = False
         self._reviews_last = False
+        self._ask_again: dict[str, AskAgain] = {}
 
     @workflow.run
     async def run(self, start: msg.ReleaseInput) -> str:
@@ -116,9 +116,12 @@ class ReleaseWorkflow:
             try:
                 await self._settle()
                 self._stuck = None
+            except _GoOnAnew:
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                self._continue_as_new()
             except _FAILED as error:
                 # a database older than the release, say: nothing is given up, commands go on, and it is said
-                self._stuck = _told(error).detail
+                self._stuck = told(error).detail
                 workflow.logger.error("the release cannot go on by itself", extra={"why": self._stuck})
                 await self._wait_for_change(self._going().seq, _STUCK_FOR)
                 continue
@@ -155,7 +158,7 @@ class ReleaseWorkflow:
         except SluiceError as error:
             raise refusal(error) from error
         except _FAILED as error:
-            raise refusal(_told(error)) from error
+            raise refusal(told(error)) from error
 
     @command.validator
     def _check(self, message: msg.CommandMessage) -> None:
@@ -277,7 +280,7 @@ class ReleaseWorkflow:
         except SluiceError as error:
             self._refused = error
         except _FAILED as error:
-            self._refused = _told(error)
+            self._refused = told(error)
 
     async def _own(self, command: cmd.AnyCommand) -> msg.Outcome:
         """Carry out a command of the release's own."""
@@ -295,8 +298,8 @@ class ReleaseWorkflow:
                 await self._apply_access(state)
             elif waiting := [r for r in state.pending_rotations if r.id not in self._rotating]:
                 await self._start_rotation(state, waiting[0])
-            elif state.grants_asked:
-                await self._grant_late(state, next(iter(state.grants_asked.values())))
+            elif late := self._late_now(state):
+                await self._grant_late(state, late)
             elif commands := due(state, workflow.now()):
                 for command in commands:
                     try:
@@ -315,11 +318,13 @@ class ReleaseWorkflow:
     async def _sleep(self, state: ReleaseState) -> None:
         """Until an event, a clock, or the history is long enough."""
         now = workflow.now()
-        wakes = wakes_at(state, now)
-        if self._reminds and (reminds := next_reminder(state, now)) is not None:
-            wakes = reminds if wakes is None else min(wakes, reminds)
+        times = [wakes_at(state, now)]
+        times += [again.at for place, again in self._ask_again.items() if place in state.grants_asked]
+        if self._reminds:
+            times.append(next_reminder(state, now))
+        wakes = min((time for time in times if time is not None), default=None)
         await self._wait_for_change(
-            state.seq, None if wakes is None else wakes - now + timedelta(milliseconds=1)
+            state.seq, None if wakes is None else max(wakes - now, _ZERO) + timedelta(milliseconds=1)
         )
 
     async def _wait_for_change(self, seq: int, at_most: timedelta | None) -> None:
@@ -382,7 +387,7 @@ class ReleaseWorkflow:
             await self._own(complete)
         except (asyncio.CancelledError, *_FAILED, SluiceError) as error:
             closed = stopped()
-            why = _told(error) if isinstance(error, _FAILED) else error
+            why = told(error) if isinstance(error, _FAILED) else error
             reason = why.detail if isinstance(why, SluiceError) else "stopped"
             if closed:
                 reason = "the gate closed while the step was being entered"
@@ -411,13 +416,18 @@ class ReleaseWorkflow:
             absent=found.absent,
             at=state.updated_at,
         )
-        copies = {} if step is None else await self._copies(state, step, asked)
+        copies = {}
+        if step is not None and marked(state, step):
+            copied = await self._of_custody(
+                names.MAKE_COPIES, asked, names.QUEUE_COPIES, msg.CopiesMade, at_most=_COPYING
+            )
+            copies = copied.copies
         if step is not None and any(
             state.plan.keyed_components(step, to) for to in ("audience", "deployments")
         ):
-            made = await self._of_custody(asked)
+            made = await self._of_custody(names.MAKE_ENVELOPES, asked, names.QUEUE_CUSTODY, msg.EnvelopesMade)
             envelopes = made.envelopes
-        await _effect(names.PUBLISH_STEP, request, names.QUEUE_TRANSFER, msg.Published)
+        await effect(names.PUBLISH_STEP, request, names.QUEUE_TRANSFER, msg.Published)
         return cmd.CompleteEntry(
             command_id=f"entered-{step_name}-{attempt}",
             actor=cmd.SERVICE,
@@ -428,23 +438,66 @@ class ReleaseWorkflow:
             copies=copies,
         )
 
-    async def _of_custody(self, asked: msg.EnvelopeRequest) -> msg.EnvelopesMade:
-        """The envelopes of an entry. While custody waits for its second lock or its clock, so does the entry, and says so."""
+    async def _of_custody(
+        self,
+        name: str,
+        asked: msg.EnvelopeRequest,
+        queue: str,
+        result: type[Result],
+        *,
+        at_most: timedelta = timedelta(minutes=20),
+    ) -> Result:
+        """What custody makes for an entry. While it waits for its second lock or its clock, so does the entry, and says so."""
         again = _ASK_AGAIN[0]
         while True:
             try:
-                made = await _effect(names.MAKE_ENVELOPES, asked, names.QUEUE_CUSTODY, msg.EnvelopesMade)
+                made = await effect(name, asked, queue, result, at_most=at_most)
             except _FAILED as error:
-                waits = _waits(error)
-                if waits is None or workflow.info().is_continue_as_new_suggested():
+                found = waits_for(error)
+                if found is None:
                     raise
-                self._stuck, seconds = waits
+                if workflow.info().is_continue_as_new_suggested() and not workflow.patched(_LONG_WAITS):
+                    raise
+                wait, after = found
+                self._stuck = wait.message
                 workflow.logger.warning("custody waits", extra={"why": self._stuck})
-                await workflow.sleep(again if seconds is None else timedelta(seconds=seconds + 1))
+                await self._note_wait(asked, wait)
+                await workflow.sleep(again if after is None else after)
                 again = min(again * 1.5, _ASK_AGAIN[1])
+                if self._should_continue_as_new():
+                    raise _GoOnAnew from None
             else:
                 self._stuck = None
                 return made
+
+    async def _note_wait(self, asked: msg.EnvelopeRequest, wait: CustodyWait) -> None:
+        """Let the state say what custody waits for, once for each thing that it waits for."""
+        state = self._going()
+        place = asked.step if asked.late is None else asked_key(asked.step, asked.late)
+        known = state.custody_waits.get(place)
+        if (known is not None and known.wait == wait) or not workflow.patched("custody-waits-are-noted"):
+            return
+        command = cmd.NoteCustodyWait(
+            command_id=f"custody-waits-{asked.step}-{asked.attempt}-{state.seq}",
+            actor=cmd.SERVICE,
+            step=asked.step,
+            attempt=asked.attempt,
+            partner=asked.late,
+            wait=wait,
+        )
+        # shielded: a gate that closes now stops the entry, never half a record
+        with suppress(SluiceError, *_FAILED):
+            await asyncio.shield(asyncio.ensure_future(self._own(command)))
+
+    def _late_now(self, state: ReleaseState) -> AskedGrant | None:
+        """The next late grant to make: one that custody does not wait with, or that it is time to ask for again."""
+        now = workflow.now()
+        for place, asked in state.grants_asked.items():
+            again = self._ask_again.get(place)
+            # what has come in its way ends it at once
+            if again is None or again.asked_at != asked.at or again.at <= now or asked_faults(state, asked):
+                return asked
+        return None
 
     async def _grant_late(self, state: ReleaseState, asked: AskedGrant) -> None:
         """Make a grant that was asked for after its step was entered; or say why not. A revocation never waits for it."""
@@ -468,9 +521,11 @@ class ReleaseWorkflow:
             faults = asked_faults(state, asked)
             if interrupted and not faults:
                 return  # what was revoked comes first; then this one again
-            why = _told(error) if isinstance(error, _FAILED) else error
-            told = [fault.message for fault in faults] or (
-                _reasons(why) if isinstance(why, SluiceError) else []
+            if isinstance(error, _FAILED) and not interrupted and await self._late_waits(state, asked, error):
+                return
+            why = told(error) if isinstance(error, _FAILED) else error
+            lines = [fault.message for fault in faults] or (
+                reasons(why) if isinstance(why, SluiceError) else []
             )
             await self._own(
                 cmd.DropGrant(
@@ -478,9 +533,37 @@ class ReleaseWorkflow:
                     actor=cmd.SERVICE,
                     step=asked.step,
                     partner=asked.partner,
-                    reason="; ".join(told)[:4000] or "stopped",
+                    reason="; ".join(lines)[:4000] or "stopped",
                 )
             )
+
+    async def _late_waits(
+        self, state: ReleaseState, asked: AskedGrant, error: ActivityError | ApplicationError
+    ) -> bool:
+        """Whether custody waits with a late grant: it is said and asked again later, and nothing else of the release waits for it."""
+        found = waits_for(error)
+        if found is None or not workflow.patched("late-grants-wait"):
+            return False
+        wait, after = found
+        place = asked_key(asked.step, asked.partner)
+        before = self._ask_again.get(place)
+        pause = _ASK_AGAIN[0] if before is None else min(before.pause * 1.5, _ASK_AGAIN[1])
+        self._ask_again = {
+            name: again for name, again in self._ask_again.items() if name in state.grants_asked
+        }
+        self._ask_again[place] = AskAgain(asked.at, workflow.now() + (after or pause), pause)
+        step = state.plan.step(asked.step)
+        attempt = None if step is None else entered_attempt(state, step)
+        request = msg.EnvelopeRequest(
+            release=state.release,
+            step=asked.step,
+            attempt=attempt or 0,
+            partners=[],
+            at=asked.at,
+            late=asked.partner,
+        )
+        await self._note_wait(request, wait)
+        return True
 
     async def _prepare_grant(self, state: ReleaseState, asked: AskedGrant) -> cmd.CompleteGrant:
         """See whether the partner is ready, and have its envelopes made."""
@@ -511,7 +594,7 @@ class ReleaseWorkflow:
                 late=asked.partner,
             )
             copies = await self._copies(state, step, wanted)
-            made = await _effect(names.MAKE_ENVELOPES, wanted, names.QUEUE_CUSTODY, msg.EnvelopesMade)
+            made = await effect(names.MAKE_ENVELOPES, wanted, names.QUEUE_CUSTODY, msg.EnvelopesMade)
             envelopes = made.envelopes
         return cmd.CompleteGrant(
             command_id=f"granted-{late_id(state, step, asked.partner)}-{state.seq}",
@@ -526,10 +609,10 @@ class ReleaseWorkflow:
     async def _copies(
         self, state: ReleaseState, step: Step, asked: msg.EnvelopeRequest
     ) -> dict[str, list[cmd.GrantCopy]]:
-        """The marked copies that grants get, where the plan marks what the step hands out."""
-        if not state.plan.marks(step, "partner", state.plan.keyed_components(step, "audience")):
+        """The marked copies that a late grant gets, where the plan marks what the step hands out."""
+        if not marked(state, step):
             return {}
-        made = await _effect(names.MAKE_COPIES, asked, names.QUEUE_COPIES, msg.CopiesMade, at_most=_COPYING)
+        made = await effect(names.MAKE_COPIES, asked, names.QUEUE_COPIES, msg.CopiesMade, at_most=_COPYING)
         return made.copies
 
     async def _take_back(self, entry: Entering, reason: str, *, failed: bool) -> None:
@@ -569,9 +652,9 @@ class ReleaseWorkflow:
         why = "custody made no envelope for it"
         try:
             request = msg.RenewRequest(release=state.release, seq=state.seq)
-            made = await _effect(names.RENEW_ENVELOPES, request, names.QUEUE_CUSTODY, msg.EnvelopesRenewed)
+            made = await effect(names.RENEW_ENVELOPES, request, names.QUEUE_CUSTODY, msg.EnvelopesRenewed)
         except _FAILED as error:
-            refused = _told(error)
+            refused = told(error)
             if not isinstance(refused, Conflict):
                 raise  # a service that is away: said, and tried again
             why = refused.detail
@@ -593,55 +676,7 @@ class ReleaseWorkflow:
             task_queue=names.QUEUE_TRANSFER,
             result_type=msg.AccessApplied,
             start_to_close_timeout=timedelta(minutes=10),
-            heartbeat_timeout=_HEARTBEAT,
+            heartbeat_timeout=HEARTBEAT,
             retry_policy=_UNDO_RETRY,
         )
         self._applied_seq = state.seq
-
-
-async def _effect(
-    name: str, request: Any, queue: str, result: type[Result], *, at_most: timedelta = timedelta(minutes=20)
-) -> Result:
-    """Run one effect of an entry; give up after some tries, so that the entry is taken back and people are told."""
-    done: Awaitable[Result] = workflow.execute_activity(
-        name,
-        request,
-        task_queue=queue,
-        result_type=result,
-        schedule_to_close_timeout=at_most * 1.5,
-        start_to_close_timeout=at_most,
-        heartbeat_timeout=_HEARTBEAT,
-        retry_policy=_EFFECT_RETRY,
-        cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    )
-    return await done
-
-
-def _waits(error: ActivityError | ApplicationError) -> tuple[str, float | None] | None:
-    """What custody waits for, and for how many seconds if it knows; None when it refused or failed."""
-    cause = error if isinstance(error, ApplicationError) else error.cause
-    if not isinstance(cause, ApplicationError) or cause.type not in {
-        names.WAITS_FOR_CLOCK,
-        names.WAITS_FOR_LOCK,
-    }:
-        return None
-    told = "; ".join(_reasons(_told(error)))
-    seconds = cause.details[1] if len(cause.details) > 1 else None
-    return told, float(seconds) if isinstance(seconds, int | float) else None
-
-
-def _reasons(error: SluiceError) -> list[str]:
-    """What an error says, and its reasons."""
-    return [error.detail, *(reason.message for reason in error.reasons if reason.message not in error.detail)]
-
-
-def _told(error: ActivityError | ApplicationError) -> SluiceError:
-    """What an activity's failure means, as an error of the rules."""
-    cause = error if isinstance(error, ApplicationError) else error.cause
-    if isinstance(cause, ApplicationError):
-        kind = error_by_code(cause.type or "")
-        details = cause.details[0] if cause.details else []
-        reasons = [Reason(**reason) for reason in details] if isinstance(details, list | tuple) else []
-        return kind(cause.message, reasons)
-    name = error.activity_type if isinstance(error, ActivityError) else "an activity"
-    return SluiceError(f"{name} did not succeed: {type(cause).__name__ if cause else 'no answer'}")

@@ -19,6 +19,8 @@ from orchestrator.domain import commands as cmd
 _HEARTBEAT = timedelta(seconds=20)
 #: A store or key service that is away is waited for; what custody refuses is not.
 _SEAL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=5))
+#: People behind a second lock are waited for; how often custody is asked whether they have approved.
+_ASK_AGAIN = timedelta(minutes=2)
 _TELL_RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1))
 _DELETE_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=1), maximum_attempts=30
@@ -69,6 +71,17 @@ class RotationWorkflow:
         return done
 
     async def _reseal(self, start: msg.RotationInput, artifact: str) -> msg.Resealed:
+        """Seal one artifact anew. Where a second lock guards its key, this waits for the people; custody has told the log whom."""
+        while True:
+            try:
+                return await self._resealed(start, artifact)
+            except ActivityError as error:
+                waits = isinstance(error.cause, ApplicationError) and error.cause.type == names.WAITS_FOR_LOCK
+                if not waits or not workflow.patched("rotations-wait"):
+                    raise
+                await workflow.sleep(_ASK_AGAIN)
+
+    async def _resealed(self, start: msg.RotationInput, artifact: str) -> msg.Resealed:
         made: msg.Resealed = await workflow.execute_activity(
             names.RESEAL_ARTIFACT,
             msg.ResealRequest(release=start.release, rotation=start.rotation, artifact=artifact),

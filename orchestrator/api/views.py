@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.domain.component import Component
+from orchestrator.domain.custody_wait import StandingWait
 from orchestrator.domain.evidence import Evidence
 from orchestrator.domain.gate import Verdict, verdict
 from orchestrator.domain.incident import Incident
@@ -155,6 +156,10 @@ class ReleaseDetail(ReleaseSummary, Timed):
     history: list[EnteredStep]
     entry: Entering | None
     entry_failed: str | None
+    custody_waits: list[StandingWait] = Field(
+        default_factory=list,
+        description="what custody waits for, while a step is entered or a late grant (`partner`) is made; it goes on by itself",
+    )
     access_working: bool
     window_stands_because: str | None
     live_grants: int
@@ -175,6 +180,9 @@ class StepView(View):
     gate_open: bool | None = Field(description="of the next step: whether its gate holds now")
     unmet: int | None = Field(description="of the next step: how many conditions are unmet")
     opens_at: Instant | None
+    waits: StandingWait | None = Field(
+        default=None, description="while the step is entered: what custody waits for, since when"
+    )
 
 
 class StepList(Timed):
@@ -324,6 +332,7 @@ def detail(state: ReleaseState, now: datetime) -> ReleaseDetail:
         history=state.history,
         entry=state.entry,
         entry_failed=state.entry_failed,
+        custody_waits=list(state.custody_waits.values()),
         access_working=state.access_working,
         window_stands_because=access_stands_because(state),
         live_grants=len(state.live_grants()),
@@ -366,6 +375,7 @@ def step_view(state: ReleaseState, step: Step, now: datetime) -> StepView:
         gate_open=None if found is None else found.open,
         unmet=None if found is None else len(found.unmet),
         opens_at=None if found is None else found.opens_at,
+        waits=state.custody_waits.get(step.name),
     )
 
 

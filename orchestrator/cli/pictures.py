@@ -125,7 +125,12 @@ def _standing(release: JSON) -> list[RenderableType]:
         f"[magenta]review[/magenta] {escape(r['id'])} is open: {escape(r['reason'])}"
         for r in release.get("reviews", [])
     ]
-    return [*holds, *incidents, *proposals, *reviews]
+    late = [
+        f"[yellow]waits[/yellow] {escape(w['partner'])}'s grant at {escape(w['step'])}, since {instant(w['since'])}: {escape(w['message'])}"
+        for w in release.get("custody_waits", [])
+        if w.get("partner")
+    ]
+    return [*holds, *incidents, *proposals, *reviews, *late]
 
 
 def unmet_lines(verdict: JSON, now: str) -> str:
@@ -142,6 +147,18 @@ def unmet_lines(verdict: JSON, now: str) -> str:
             shown = ", ".join(who[:6]) + (f" and {len(who) - 6} more" if len(who) > 6 else "")
             line += f" [dim]({escape(shown)})[/dim]"
         lines.append(line)
+    waits = verdict.get("waits")
+    if waits:
+        lines.append(
+            f"custody waits since {instant(waits['since'])} UTC"
+            + (f", for {escape(waits['approvers'])}" if waits.get("approvers") else "")
+        )
+        for request in waits["requests"]:
+            by = ", ".join(request["approved_by"]) or "nobody yet"
+            until = f", lapses at {instant(request['expires_at'])} UTC" if request.get("expires_at") else ""
+            lines.append(
+                f"  {escape(request['about'])}: accessor [bold]{escape(request['accessor'])}[/bold], approved by {escape(by)}{until}"
+            )
     if verdict.get("opens_at"):
         lines.append(
             f"opens by itself {left(verdict['opens_at'], now)}, at {instant(verdict['opens_at'])} UTC, if nothing changes"

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PlainSerializer, StringConstraints
 
 from orchestrator.domain.control import ControlKind
+from orchestrator.domain.custody_wait import CustodyWait
 from orchestrator.domain.evidence import Consideration, EvidenceKind, Rating
 from orchestrator.domain.incident import Confidence, IncidentKind, Severity
 from orchestrator.domain.permissions import Permission
@@ -503,6 +504,16 @@ class TakeBackEntry(Command):
     )
 
 
+class NoteCustodyWait(Command):
+    """Custody waits for people or for its clock before it gives the keys of an entry, or of `partner`'s late grant. Internal."""
+
+    type: Literal["note_custody_wait"] = "note_custody_wait"
+    step: Name
+    attempt: int
+    partner: Name | None = None
+    wait: CustodyWait
+
+
 class Expire(Command):
     """End grants and proposals whose time is over. Internal."""
 
@@ -555,6 +566,7 @@ AnyCommand = Annotated[
     | BeginEntry
     | CompleteEntry
     | TakeBackEntry
+    | NoteCustodyWait
     | Expire
     | Remind
     | CreateRelease,

@@ -172,6 +172,7 @@ _DECISIONS: dict[type[cmd.Command], Callable[[ReleaseState, Any, datetime], list
     cmd.RetryEntry: access.retry_entry,
     cmd.CompleteEntry: access.complete_entry,
     cmd.TakeBackEntry: access.take_back_entry,
+    cmd.NoteCustodyWait: access.note_custody_wait,
     cmd.Expire: access.expire,
     cmd.Remind: remind,
 }

@@ -132,6 +132,32 @@ def take_back_entry(state: ReleaseState, command: cmd.TakeBackEntry, now: dateti
     return [ev.EntryTakenBack(**head, step=command.step, reason=command.reason, failed=command.failed)]
 
 
+def note_custody_wait(state: ReleaseState, command: cmd.NoteCustodyWait, now: datetime) -> list[ev.AnyEvent]:
+    """Say what custody waits for; nothing when that is known, or when what it would be for is over."""
+    require_service(command.actor)
+    if command.partner is None:
+        place = command.step
+        stands = state.entry is not None and (state.entry.step, state.entry.attempt) == (
+            command.step,
+            command.attempt,
+        )
+    else:
+        place = f"{command.step}/{command.partner}"
+        stands = place in state.grants_asked
+    known = state.custody_waits.get(place)
+    if not stands or (known is not None and known.wait == command.wait):
+        return []
+    return [
+        ev.CustodyWaits(
+            **header(state, command, now),
+            step=command.step,
+            attempt=command.attempt,
+            partner=command.partner,
+            wait=command.wait,
+        )
+    ]
+
+
 def retry_entry(state: ReleaseState, command: cmd.RetryEntry, now: datetime) -> list[ev.AnyEvent]:
     """Try an entry again that was taken back."""
     require_permission(command.actor, Permission.GATE_RETRY)

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from orchestrator.domain.commands import CommandId, Envelope, GrantCopy, KeyShares, ReleasedShare
 from orchestrator.domain.control import ControlKind
+from orchestrator.domain.custody_wait import CustodyWait
 from orchestrator.domain.evidence import Evidence
 from orchestrator.domain.incident import Confidence, Incident, Severity
 from orchestrator.domain.plan import Plan, PublicKey
@@ -372,6 +373,16 @@ class EntryTakenBack(Event):
     failed: bool = False
 
 
+class CustodyWaits(Event):
+    """Custody waits before it gives the keys of the entry that is under way, or of a late grant (`partner`); it goes on by itself."""
+
+    type: Literal["custody_waits"] = "custody_waits"
+    step: Name
+    attempt: int
+    partner: Name | None = None
+    wait: CustodyWait
+
+
 class EntryRetried(Event):
     """Somebody asked to try the entry again."""
 
@@ -501,6 +512,7 @@ AnyEvent = Annotated[
     | EntryBegan
     | StepEntered
     | EntryTakenBack
+    | CustodyWaits
     | EntryRetried
     | GrantAsked
     | GrantNotMade

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.domain import events as ev
 from orchestrator.domain import state as st
 from orchestrator.domain.control import ControlReport
+from orchestrator.domain.custody_wait import StandingWait
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.state import Clock, ReleaseState
 from orchestrator.domain.values import digest, statement_digest
@@ -402,6 +403,7 @@ def _entered(state: ReleaseState, e: ev.StepEntered) -> Change:
         "reached": reached,
         "grants": grants,
         "grants_asked": {} if e.completed else state.grants_asked,
+        "custody_waits": {} if e.completed else _late_waits(state),
         "access_working": True,
         "access_reason": None,
         "history": [*state.history, line],
@@ -417,11 +419,45 @@ def _new_attempt(state: ReleaseState, at: datetime) -> Change:
         "sign_offs": {},
         "invitations": {},
         "waived": [],
+        "custody_waits": _late_waits(state),
     }
 
 
+def _late_waits(state: ReleaseState, gone: Iterable[str] = ()) -> dict[str, StandingWait]:
+    """What late grants wait for, without some of them: an entry that is over waits for nothing."""
+    return {
+        place: wait
+        for place, wait in state.custody_waits.items()
+        if wait.partner is not None and place not in gone
+    }
+
+
+def _custody_waits(state: ReleaseState, e: ev.CustodyWaits) -> Change:
+    if e.partner is None:
+        place, stands = e.step, state.entry is not None and state.entry.step == e.step
+    else:
+        place = f"{e.step}/{e.partner}"
+        stands = place in state.grants_asked
+    if not stands:
+        return {}
+    known = state.custody_waits.get(place)
+    wait = StandingWait(
+        **e.wait.model_dump(),
+        step=e.step,
+        attempt=e.attempt,
+        partner=e.partner,
+        since=e.at if known is None or known.what != e.wait.what else known.since,
+    )
+    return {"custody_waits": {**state.custody_waits, place: wait}}
+
+
 def _taken_back(state: ReleaseState, e: ev.EntryTakenBack) -> Change:
-    return {"status": "active", "entry": None, "entry_failed": e.reason if e.failed else None}
+    return {
+        "status": "active",
+        "entry": None,
+        "entry_failed": e.reason if e.failed else None,
+        "custody_waits": _late_waits(state),
+    }
 
 
 def _retried(state: ReleaseState, e: ev.EntryRetried) -> Change:
@@ -434,7 +470,12 @@ def _grant_asked(state: ReleaseState, e: ev.GrantAsked) -> Change:
 
 
 def _grant_not_made(state: ReleaseState, e: ev.GrantNotMade) -> Change:
-    return {"grants_asked": _others(state, e.step, e.partner)}
+    return {"grants_asked": _others(state, e.step, e.partner), **_waits_no_more(state, e.step, e.partner)}
+
+
+def _waits_no_more(state: ReleaseState, step: str, partner: str) -> Change:
+    place = f"{step}/{partner}"
+    return {"custody_waits": {name: wait for name, wait in state.custody_waits.items() if name != place}}
 
 
 def _others(state: ReleaseState, step: str, partner: str) -> dict[str, st.AskedGrant]:
@@ -446,7 +487,12 @@ def _granted(state: ReleaseState, e: ev.GrantMade) -> Change:
     if e.replaces is not None and e.replaces in grants and grants[e.replaces].live:
         ended = {"ended_at": e.at, "end": "superseded"}
         grants[e.replaces] = grants[e.replaces].model_copy(update=ended)
-    return {"grants": grants, "grants_asked": _others(state, e.grant.step, e.grant.holder)}
+    step, holder = e.grant.step, e.grant.holder
+    return {
+        "grants": grants,
+        "grants_asked": _others(state, step, holder),
+        **_waits_no_more(state, step, holder),
+    }
 
 
 def _disclosed(state: ReleaseState, e: ev.GrantDisclosed) -> Change:
@@ -483,6 +529,7 @@ def _rolled_back(state: ReleaseState, e: ev.RolledBack) -> Change:
         "stages": stages,
         "grants": _end_grants(state, e.at, "rolled_back", later),
         "grants_asked": {n: a for n, a in state.grants_asked.items() if a.step not in later},
+        "custody_waits": _late_waits(state, [n for n, a in state.grants_asked.items() if a.step in later]),
     }
 
 
@@ -509,6 +556,7 @@ def _aborted(state: ReleaseState, e: ev.Aborted) -> Change:
         "stages": {},
         "grants": _end_grants(state, e.at, "aborted", everything),
         "grants_asked": {},
+        "custody_waits": {},
     }
 
 
@@ -542,6 +590,7 @@ _CHANGES: dict[type[ev.Event], Callable[[ReleaseState, Any], Change]] = {
     ev.EntryBegan: _began,
     ev.StepEntered: _entered,
     ev.EntryTakenBack: _taken_back,
+    ev.CustodyWaits: _custody_waits,
     ev.EntryRetried: _retried,
     ev.GrantAsked: _grant_asked,
     ev.GrantNotMade: _grant_not_made,

@@ -17,6 +17,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from orchestrator.domain.custody_wait import StandingWait
 from orchestrator.domain.evidence import EvidenceKind
 from orchestrator.domain.plan import HandOut, SignOffRequirement, Step, step_digest
 from orchestrator.domain.sharing import keyed_artifacts, share_gaps
@@ -123,6 +124,7 @@ class Verdict(Frozen):
         delegations: who may sign this gate in somebody else's role, for whom, and until when.
         opens_at: when the gate will open if nothing changes; None when somebody has to do something first.
         changes_at: the next instant at which time alone changes this verdict (a clock is met, a sign-off expires).
+        waits: what custody waits for while the step is being entered; also among the unmet conditions.
         etag: changes exactly when what people decide on changes; clocks do not change it.
     """
 
@@ -140,6 +142,7 @@ class Verdict(Frozen):
     opens_at: Instant | None
     changes_at: Instant | None
     etag: str
+    waits: StandingWait | None = None
 
 
 def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
@@ -183,6 +186,7 @@ def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
         opens_at=now if not unmet else opens_at,
         changes_at=_changes_at(state, step, unmet, views, delegations, now),
         etag=_etag(state, subject, views, step),
+        waits=state.custody_waits.get(step.name),
     )
 
 
@@ -191,7 +195,7 @@ def still_holds(state: ReleaseState, step: Step, now: datetime) -> list[Conditio
 
     Everything is looked at again but opening hours: the entry began inside them.
     """
-    entering = state.model_copy(update={"status": "active"})
+    entering = state.model_copy(update={"status": "active", "custody_waits": {}})
     return [
         condition for condition in verdict(entering, step, now).unmet if condition.code != "opening_hours"
     ]
@@ -207,6 +211,10 @@ def _release(state: ReleaseState, step: Step) -> Iterator[Condition]:
         yield Condition(code="order", message=f"`{step.name}` is not next: {told}")
     if state.status == "entering":
         yield Condition(code="entering", message="the step is being entered")
+    waits = state.custody_waits.get(step.name)
+    if waits is not None:
+        code = "second_lock" if waits.what == "second_lock" else "custody_clock"
+        yield Condition(code=code, message=f"custody waits: {waits.message}")
     if state.entry_failed is not None:
         yield Condition(
             code="entry_failed",

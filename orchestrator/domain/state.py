@@ -10,6 +10,7 @@ from pydantic import Field
 
 from orchestrator.domain.commands import Envelope, KeyShares
 from orchestrator.domain.control import ControlKind, ControlReport
+from orchestrator.domain.custody_wait import StandingWait
 from orchestrator.domain.events import Grant
 from orchestrator.domain.evidence import Evidence, EvidenceKind
 from orchestrator.domain.incident import Incident
@@ -235,6 +236,7 @@ class ReleaseState(Frozen):
         sign_offs: standing decisions on the next gate, by person.
         clock: research time counted at the current step since it was entered.
         held: time under hold since the release began.
+        custody_waits: what custody waits for, until it gives or the entry or the grant is over.
         entry_failed: why the last entry was taken back, until somebody retries.
     """
 
@@ -299,6 +301,10 @@ class ReleaseState(Frozen):
     )
     entry: Entering | None = None
     entry_failed: Text | None = None
+    custody_waits: dict[str, StandingWait] = Field(
+        default_factory=dict,
+        description="step → what custody waits for while it is entered; `step/partner` → for a late grant",
+    )
     history: list[EnteredStep] = Field(default_factory=list)
 
     @property

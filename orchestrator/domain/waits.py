@@ -15,7 +15,8 @@ class Wait(Frozen):
 
     Attributes:
         what: `sign_off`, `shares`, `withdraw_rejection`, `endorse`, `triage`, `close_incident`, `review`, `control`, `evidence`, or what
-            ends soon: `sign_off_expires`, `window_ends` and the like (`domain.reminders`).
+            ends soon: `sign_off_expires`, `window_ends` and the like (`domain.reminders`); `second_lock`: who
+            approves at the key service is not known to the plan, so all of its people see it.
         due: by when it matters: when the clocks of the gate would otherwise be done, or a proposal runs out. Never None,
             so that lists can be ordered soonest first.
     """
@@ -107,6 +108,7 @@ def _decisions(state: ReleaseState, now: datetime) -> list[Wait]:
             )
         )
     found += _reviews(state)
+    found += _second_locks(state, now)
     if state.entry_failed is not None:
         found.append(
             Wait(
@@ -134,3 +136,23 @@ def _reviews(state: ReleaseState) -> list[Wait]:
         )
         for review in state.reviews.values()
     ]
+
+
+def _second_locks(state: ReleaseState, now: datetime) -> list[Wait]:
+    found = []
+    for wait in state.custody_waits.values():
+        if wait.what == "second_lock":
+            whose = "" if wait.partner is None else f" for {wait.partner}"
+            lapse = [request.expires_at for request in wait.requests if request.expires_at is not None]
+            found.append(
+                Wait(
+                    what="second_lock",
+                    message=f"the keys of `{wait.step}`{whose}: {wait.message}",
+                    step=wait.step,
+                    reference=wait.requests[0].accessor if len(wait.requests) == 1 else None,
+                    people=sorted(state.plan.people),
+                    since=wait.since,
+                    due=min(lapse, default=now),
+                )
+            )
+    return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,24 +14,39 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
+from temporalio.client import Client, WithStartWorkflowOperation
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.worker import Worker
 
+from activities.custody.activity import CustodyActivities
 from activities.custody.keys import load_or_make
 from activities.custody.opening import Asked, Custody
 from activities.custody.second_lock import PendingStore
 from activities.errors import told
+from activities.publishing import PublishingActivities
+from activities.records import RecordActivities
 from artifacts.custody.errors import SecondLockPending
 from artifacts.custody.openbao import OpenBaoTransit
 from artifacts.custody.second_lock import PendingUnwrap
 from artifacts.sealing import SealedArtifact, seal_tree
+from artifacts.stores.directory import DirectoryStore
 from infra.provision import keys_when_approved
 from infra.settings import Settings
+from orchestrator.api.views import gate_view, step_view
+from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
 from orchestrator.domain.decide_late import entered_attempt
 from orchestrator.domain.permissions import Role
-from tests.custody.world import NGO, PLATFORM, SEALER, World, recipient_digest, signed_plan
+from orchestrator.domain.state import gate_subject
+from orchestrator.records import releases
+from orchestrator.records.database import reading
+from tests.custody.world import NGO, PLATFORM, SEALER, Clock, World, recipient_digest, signed_plan
 from tests.support.openbao import Admin, ControlGroup, openbao_server
+from tests.support.plans import MANAGER as WORLD_MANAGER
 from tests.support.plans import actor
+from tests.workflows.test_release_workflow import Release, until
+from workflows.release import ReleaseWorkflow
 
 pytestmark = pytest.mark.stack
 
@@ -60,7 +77,9 @@ class Locked:
 
     def another_worker(self) -> Custody:
         """Custody as a second process has it: its own connections, the same memory and keys."""
-        provider = OpenBaoTransit(self.group.bao.address, self.group.key, self.token)
+        provider = OpenBaoTransit(
+            self.group.bao.address, self.group.key, self.token, approvers="two of the board"
+        )
         self.providers.append(provider)
         return self.world.new_custody(provider)
 
@@ -324,3 +343,119 @@ def test_custody_starts_once_its_own_keys_are_approved(bao: Admin, tmp_path: Pat
     assert len(said) == 1, "all three at once, said once"
     assert "custody's identity" in said[0]
     provider.close()
+
+
+# --- all of it together ----------------------------------------------------------------------------------------------
+
+
+class Now(Clock):
+    """The real time."""
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class Records:
+    """What the helper of workflow tests asks of a world, from the real records."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def state(self, release: str) -> Any:
+        with reading(self.world.engine) as session:
+            return releases.load(session, release)
+
+
+async def test_a_release_stands_at_its_gate_until_the_group_has_approved_and_goes_on_with_either_worker(
+    lock: Make, temporal_client: Client, tmp_path: Path
+) -> None:
+    """Real server, real workflow, real records, two custody workers: nobody stands in for anybody."""
+    locked = lock()
+    world, group = locked.world, locked.group
+    world.clock = Now()
+    workers = [world.new_custody(), locked.another_worker()]
+    release = Release(temporal_client, Records(world), "alpha")  # type: ignore[arg-type]
+    create = cmd.CreateRelease(
+        command_id="create", actor=WORLD_MANAGER, release="alpha", name="M", version="1", plan=world.plan
+    )
+    publishing = PublishingActivities(world.engine, lambda: DirectoryStore(tmp_path / "published"))
+    config = temporal_client.service_client.config
+    another = await Client.connect(  # a process of its own has a connection of its own
+        config.target_host, namespace=temporal_client.namespace, data_converter=temporal_client.data_converter
+    )
+    with ThreadPoolExecutor(8) as threads:
+        serving = [
+            Worker(
+                temporal_client,
+                task_queue=names.QUEUE_RELEASES,
+                workflows=[ReleaseWorkflow],
+                activities=RecordActivities(world.engine).all,
+                activity_executor=threads,
+            ),
+            Worker(
+                temporal_client,
+                task_queue=names.QUEUE_TRANSFER,
+                activities=publishing.all,
+                activity_executor=threads,
+            ),
+            *(
+                Worker(
+                    client,
+                    task_queue=names.QUEUE_CUSTODY,
+                    activities=CustodyActivities(custody).all,
+                    activity_executor=threads,
+                )
+                for client, custody in zip((temporal_client, another), workers, strict=True)
+            ),
+        ]
+        async with AsyncExitStack() as stack:
+            for worker in serving:
+                await stack.enter_async_context(worker)
+            start = WithStartWorkflowOperation(
+                names.RELEASE_WORKFLOW,
+                msg.ReleaseInput(create=create),
+                id=names.release_workflow_id("alpha"),
+                task_queue=names.QUEUE_RELEASES,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            )
+            await temporal_client.execute_update_with_start_workflow(
+                names.UPDATE_CREATED, start_workflow_operation=start, result_type=msg.Outcome
+            )
+            await release.until("inside", seconds=30)
+            await release.send(world.registration())
+            await release.ready("demo")
+            for custody in workers:
+                custody.watch.catch_up()
+            state = release.state
+            envelope = world.statement("sam", gate_subject(state, state.plan.step("demo")), "safety")
+            sign = cmd.SignOff(
+                command_id="sign",
+                actor=actor("sam", Role.APPROVER),
+                step="demo",
+                role="safety",
+                decision="approve",
+                subject=gate_subject(state, state.plan.step("demo")).digest,
+                envelope=envelope,
+            )
+            await release.send(sign)
+            await until(lambda: "demo" in release.state.custody_waits, seconds=30)
+            state = release.state
+            view = gate_view(state, state.plan.step("demo"), datetime.now(UTC))
+            assert view.verdict.waits is not None
+            [request] = view.verdict.waits.requests
+            assert (request.about, request.approved_by) == (world.artifact.artifact_id, [])
+            assert view.verdict.waits.approvers == "two of the board"
+            assert "second_lock" in {condition.code for condition in view.verdict.unmet}
+            assert step_view(state, state.plan.step("demo"), datetime.now(UTC)).waits is not None
+            assert world.envelopes_kept() == 0
+            assert group.approve("alice", request.accessor) == 200
+            await release.until("demo", seconds=60)
+            await release.handle.terminate()
+    state = release.state
+    assert (state.entry, state.custody_waits) == (None, {})
+    reference = state.grants["demo.2.platform"].envelopes[world.artifact.artifact_id]
+    assert world.opened(reference, PLATFORM).step == "demo"
+    assert [leaf["action"] for leaf in world.custody_leaves()] == ["unwrap", "second_lock_waits"], (
+        "asked once"
+    )
+    assert (locked.waits(), locked.waits("custody_pending")) == (0, 0)

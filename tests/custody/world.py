@@ -186,6 +186,12 @@ class World:
         artifact: SealedArtifact | None = None,
         components: Sequence[str] = ("weights", "tokenizer"),
     ) -> None:
+        self.say(self.registration(artifact, components), release=release)
+
+    def registration(
+        self, artifact: SealedArtifact | None = None, components: Sequence[str] = ("weights", "tokenizer")
+    ) -> cmd.RegisterArtifact:
+        """The command that binds an artifact, whose manifest is in the records after this."""
         given = artifact or self.artifact
         with writing(self.engine) as session:
             artifact_records.register(
@@ -202,17 +208,14 @@ class World:
                 ),
                 given.manifest,
             )
-        self.say(
-            cmd.RegisterArtifact(
-                **self.head(PIPELINE),
-                artifact=given.artifact_id,
-                manifest_digest="sha256:" + given.manifest_digest,
-                components=list(components),
-                location=self.store.uri,
-                root=given.wrapped_root,
-                shares=key_shares(given.manifest, given.manifest_digest),
-            ),
-            release=release,
+        return cmd.RegisterArtifact(
+            **self.head(PIPELINE),
+            artifact=given.artifact_id,
+            manifest_digest="sha256:" + given.manifest_digest,
+            components=list(components),
+            location=self.store.uri,
+            root=given.wrapped_root,
+            shares=key_shares(given.manifest, given.manifest_digest),
         )
 
     def head(self, who: cmd.Actor) -> dict[str, Any]:

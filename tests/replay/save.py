@@ -144,6 +144,43 @@ async def _reminders(time: VirtualTime, world: World) -> Release:
     return release
 
 
+async def _second_lock(time: VirtualTime, world: World) -> Release:
+    """An entry and a late grant that wait for people, each said and gone on with; a hold ends a late grant that waits."""
+    board = {"approvers": "the board", "requests": [{"about": "a1", "accessor": "acc", "approved_by": []}]}
+    lock = [names.WAITS_FOR_LOCK, [], None, board]
+
+    async def waits(place: str) -> None:
+        while place not in world.state(release.name).custody_waits:
+            await asyncio.sleep(0.02)
+
+    release = await _walk(time, world)
+    await release.at_download(time)
+    world.partner_keys["ngo"] = RECIPIENT
+    world.waits[names.MAKE_ENVELOPES] = lock
+    await release.late("ngo")
+    await waits("download/ngo")
+    world.waits.clear()
+    await time.fast_forward(release.handle, timedelta(seconds=10))
+    await release.until_not_asked()
+    world.waits[names.MAKE_ENVELOPES] = lock
+    await release.late("ngo", "again")
+    await waits("download/ngo")
+    await release.send(cmd.Hold(command_id="hold", actor=MANAGER, reason="wait"))
+    await release.until_not_asked()
+    for person in ("sam", "lea"):
+        await release.send(cmd.Resume(command_id=f"resume-{person}", actor=actor(person)))
+    await release.send(cmd.RollBack(command_id="back", actor=MANAGER, to="inside", reason="again"))
+    await release.ready("demo")
+    await release.sign("demo", "sam", "safety", "again")
+    await waits("demo")
+    world.waits.clear()
+    await time.fast_forward(release.handle, timedelta(seconds=30))
+    await release.until("demo")
+    await release.send(cmd.Abort(command_id="abort", actor=MANAGER, reason="enough"))
+    await release.handle.result()
+    return release
+
+
 async def _continued(time: VirtualTime, world: World) -> Release:
     release = await _walk(time, world, limit=60)
     for n in range(20):
@@ -241,6 +278,7 @@ async def _save(client: Client, version: str) -> None:
         "late-grants": _late_grants,
         "rotation": _rotation,
         "reminders": _reminders,
+        "second-lock": _second_lock,
     }
     others = {"leak-sweep": _leak_sweep, "hub-sweep": _hub_sweep, "ingest": _ingest}
     chosen = sys.argv[2:] or [*kinds, *others]

@@ -33,6 +33,7 @@ def test_there_are_histories_of_every_kind_of_run():
         "late-grants",
         "rotation",
         "reminders",
+        "second-lock",
         "leak-sweep",
         "hub-sweep",
         "ingest",

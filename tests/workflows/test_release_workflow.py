@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.copies.telling import TellingActivities
 from artifacts.stores.base import Store
@@ -23,6 +23,7 @@ from orchestrator.domain import commands as cmd
 from orchestrator.domain.events import EVENTS
 from orchestrator.domain.evolve import fold
 from orchestrator.domain.gate import verdict
+from orchestrator.domain.waits import waits as pending_things
 from tests.support.plans import MANAGER, PIPELINE, RATINGS, RECIPIENT, actor, five_stage_plan
 from tests.support.temporal import VirtualTime
 from tests.support.world import World
@@ -197,6 +198,12 @@ class Release:
                 subject=subject,
             )
         )
+
+
+async def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.02)
 
 
 def refused(failure: pytest.ExceptionInfo[WorkflowUpdateFailedError]) -> ApplicationError:
@@ -403,10 +410,16 @@ async def test_a_hold_during_an_entry_takes_the_entry_back_and_the_gate_opens_ag
         await release.handle.terminate()
 
 
+BOARD = {
+    "approvers": "the board",
+    "requests": [{"about": "a1", "accessor": "acc-1", "approved_by": ["alice"]}],
+}
+
+
 @pytest.mark.parametrize(
     "waits",
     [
-        [names.WAITS_FOR_LOCK, []],
+        [names.WAITS_FOR_LOCK, [], None, BOARD],
         [names.WAITS_FOR_CLOCK, [{"code": "cooling_off", "message": "two hours are left"}], 2.0],
         [names.WAITS_FOR_CLOCK, [], None],
     ],
@@ -431,31 +444,51 @@ async def test_an_entry_waits_with_custody_says_so_and_goes_on_by_itself(
         if waits[1]:
             assert "two hours are left" in str(told), "the reasons are said"
         assert world.calls[names.MAKE_ENVELOPES] <= 2, "a silent retry loop"
+        await until(lambda: "demo" in release.state.custody_waits)
+        state = release.state
+        wait = state.custody_waits["demo"]
+        assert (wait.since, wait.attempt) == (world.log[release.name][-1].at, state.entry.attempt)
+        code = "second_lock" if waits[0] == names.WAITS_FOR_LOCK else "custody_clock"
+        found = verdict(state, state.plan.step("demo"), state.updated_at)
+        assert (found.waits, code in {c.code for c in found.unmet}) == (wait, True), "the verdict says it"
+        if code == "second_lock":
+            assert (wait.approvers, wait.requests[0].accessor) == ("the board", "acc-1")
+            [pending] = [w for w in pending_things(state, state.updated_at) if w.what == "second_lock"]
+            assert (pending.reference, pending.since) == ("acc-1", wait.since)
         assert release.state.status == "entering"
         assert release.state.entry_failed is None
         world.waits.clear()
         await release.until("demo")
         assert await release.handle.query(names.QUERY_STUCK) is None
-        assert "entry_retried" not in [e.type for e in world.log[release.name]], "nobody had to do anything"
+        kinds = [e.type for e in world.log[release.name]]
+        assert "entry_retried" not in kinds, "nobody had to do anything"
+        assert (kinds.count("custody_waits"), release.state.custody_waits) == (1, {})
         await release.handle.terminate()
 
 
-async def test_an_entry_that_waits_with_custody_is_stopped_by_a_hold(temporal_client: Client):
+async def test_an_entry_that_waits_with_custody_longer_than_a_history_is_stopped_by_a_hold(
+    temporal_client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("workflows.release._ASK_AGAIN", (timedelta(seconds=0.2), timedelta(seconds=0.2)))
     world = World(waits={names.MAKE_ENVELOPES: [names.WAITS_FOR_LOCK, []]})
-    async with workers(temporal_client, world):
-        release = await Release.create(temporal_client, world)
+    async with workers(temporal_client, world, workflow_runner=UnsandboxedWorkflowRunner()):
+        release = await Release.create(temporal_client, world, limit=60)
         await release.until("inside")
         await release.register()
         await release.ready("demo")
         await release.sign("demo", "sam", "safety")
-        while await release.handle.query(names.QUERY_STUCK) is None:
-            await asyncio.sleep(0.02)
+        first = (await release.handle.describe()).run_id
+        await until(lambda: "demo" in release.state.custody_waits)
+        async with asyncio.timeout(20):
+            while (await release.handle.describe()).run_id == first:
+                await asyncio.sleep(0.05)
+        assert release.state.entry is not None, "it goes on in the next history"
         await release.send(cmd.Hold(command_id="stop", actor=MANAGER, reason="wait"))
         for _ in range(500):
             if release.state.entry is None:
                 break
             await asyncio.sleep(0.02)
-        assert release.state.status == "active"
+        assert (release.state.status, release.state.custody_waits) == ("active", {})
         await release.handle.terminate()
 
 
@@ -568,6 +601,17 @@ async def test_grants_of_partners_who_become_ready_late(virtual_time_env: Virtua
         await release.until_not_asked()
         assert release.state.grants["download.4.ngo"].end == "superseded"
         assert release.state.grants["download.4.ngo.2"].live
+        # custody waits for its second lock: it is said, nothing else waits for it, and it goes on by itself
+        world.waits[names.MAKE_ENVELOPES] = [names.WAITS_FOR_LOCK, [], None, BOARD]
+        await release.late("ngo", "-locked")
+        await until(lambda: "download/ngo" in release.state.custody_waits)
+        assert release.state.custody_waits["download/ngo"].requests[0].accessor == "acc-1"
+        working = cmd.ReportAccess(command_id="outage", actor=MANAGER, working=False, reason="down")
+        await release.send(working)
+        world.waits.clear()
+        await virtual_time_env.fast_forward(release.handle, timedelta(seconds=10))
+        await release.until_not_asked()
+        assert (release.state.grants["download.4.ngo.3"].live, release.state.custody_waits) == (True, {})
         # custody is away: a revocation does not wait for it, and a hold ends the attempt
         world.fail[names.MAKE_ENVELOPES] = 1_000
         await release.late("ngo", "-away")
