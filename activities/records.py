@@ -59,6 +59,7 @@ class RecordActivities:
             command_digest=request.command_digest,
             actor=request.actor,
             request_id=request.request_id,
+            address=request.address,
         )
         with at_the_edge(), writing(self._engine) as session:
             done = releases.append(session, asked, self._clock())

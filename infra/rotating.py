@@ -38,6 +38,7 @@ def rotate_kek(settings: Settings, by: str, *, resume: bool) -> tuple[int, int]:
         return done
     finally:
         memory.close()
+        provider.close()
         engine.dispose()
 
 

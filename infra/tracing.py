@@ -49,6 +49,7 @@ def trace(settings: Settings, release: str, component: str, suspect: list[Path],
         return custody.trace(release, suspect, component, by)
     finally:
         memory.close()
+        provider.close()
         engine.dispose()
 
 

@@ -203,7 +203,7 @@ class ReleaseWorkflow:
             while True:
                 events = self._judge(self._going(), message)
                 adopted = (
-                    await self._record(events, command, command_digest, message.request_id)
+                    await self._record(events, command, command_digest, message.request_id, message.address)
                     if events
                     else False
                 )
@@ -230,7 +230,12 @@ class ReleaseWorkflow:
         return msg.Outcome(release=release, seq=handled.seq, events=handled.events, repeated=repeated)
 
     async def _record(
-        self, events: list[ev.AnyEvent], command: cmd.Command, command_digest: str, request_id: str | None
+        self,
+        events: list[ev.AnyEvent],
+        command: cmd.Command,
+        command_digest: str,
+        request_id: str | None,
+        address: str | None,
     ) -> bool:
         """Write events, evolve by what the log then holds; True when those are somebody else's (decide anew)."""
         state = self._state
@@ -245,6 +250,7 @@ class ReleaseWorkflow:
                 command_digest=command_digest,
                 actor=command.actor.id,
                 request_id=request_id,
+                address=address,
             ),
             result_type=msg.Recorded,
             start_to_close_timeout=timedelta(seconds=20),
@@ -276,7 +282,7 @@ class ReleaseWorkflow:
         create = self._start.create
         try:
             events = decide_create(create, workflow.now())
-            await self._record(events, create, digest(create), None)
+            await self._record(events, create, digest(create), self._start.request_id, self._start.address)
         except SluiceError as error:
             self._refused = error
         except _FAILED as error:

@@ -194,6 +194,10 @@ class KeyProvider(ABC):
             KeyProviderError: any other of the tree.
         """
 
+    def close(self) -> None:
+        """Let go of connections, where there are any."""
+        return
+
     def second_lock(self, wrapped: WrappedKey, context: Context, purpose: str) -> LockRequest | None:
         """What was asked of the second lock by an `unwrap` with the same arguments; None where nothing waits or no second lock stands.
 

@@ -32,6 +32,7 @@ class Asked:
     type: str
     digest: str
     request_id: str | None
+    address: str | None = None
 
 
 @dataclass(slots=True)
@@ -100,7 +101,9 @@ async def _read_run(client: Client, history: Any, held: Held, *, newest: bool) -
                 (given,) = await client.data_converter.decode(started.input.payloads, [msg.ReleaseInput])
                 seq = 0 if given.state is None else given.state.seq
                 create = given.create
-                held.asked[create.command_id] = Asked("release_created", digest(create), None)
+                held.asked[create.command_id] = Asked(
+                    "release_created", digest(create), given.request_id, given.address
+                )
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
                 await _command(client, event, held)
             case EventType.EVENT_TYPE_MARKER_RECORDED:
@@ -121,7 +124,9 @@ async def _command(client: Client, event: HistoryEvent, held: Held) -> None:
         message: msg.CommandMessage
         (message,) = await client.data_converter.decode(asked.args.payloads, [msg.CommandMessage])
         command = message.command
-        held.asked[command.command_id] = Asked(command.type, digest(command), message.request_id)
+        held.asked[command.command_id] = Asked(
+            command.type, digest(command), message.request_id, message.address
+        )
 
 
 async def _recorded(client: Client, event: HistoryEvent) -> msg.Recorded | None:

@@ -203,6 +203,7 @@ def _request(
         command_digest=command.digest,
         actor=first.by,
         request_id=command.request_id,
+        address=command.address,
     )
 
 

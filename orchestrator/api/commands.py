@@ -52,7 +52,9 @@ class CommandGateway(Protocol):
     became of the command.
     """
 
-    async def create(self, command: CreateRelease, *, request_id: str | None = None) -> Outcome:
+    async def create(
+        self, command: CreateRelease, *, request_id: str | None = None, address: str | None = None
+    ) -> Outcome:
         """Start a release; answered once it stands in the records.
 
         Raises:
@@ -113,11 +115,13 @@ class TemporalGateway:
         self._client = client
         self._patience = patience.total_seconds()
 
-    async def create(self, command: CreateRelease, *, request_id: str | None = None) -> Outcome:
+    async def create(
+        self, command: CreateRelease, *, request_id: str | None = None, address: str | None = None
+    ) -> Outcome:
         """See `CommandGateway`."""
         operation: WithStartWorkflowOperation[object, str] = WithStartWorkflowOperation(
             names.RELEASE_WORKFLOW,
-            ReleaseInput(create=command),
+            ReleaseInput(create=command, request_id=request_id, address=address),
             id=names.release_workflow_id(command.release),
             task_queue=names.QUEUE_RELEASES,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,

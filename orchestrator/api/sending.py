@@ -98,7 +98,10 @@ class Sending:
             await run_in_threadpool(self._verify, command)
         if_match = None if self.if_match is None else await run_in_threadpool(self._etag)
         message = CommandMessage.model_construct(
-            command=command, if_match=if_match, request_id=self.context.request_id
+            command=command,
+            if_match=if_match,
+            request_id=self.context.request_id,
+            address=self.context.client,
         )
         return self.result(await self.deps.gateway.send(self.release, message))
 

@@ -18,6 +18,7 @@ class CommandMessage(Frozen):
     command: AnyCommand
     if_match: str | None = None
     request_id: str | None = None
+    address: str | None = Field(default=None, description="where it came from, for the audit log")
 
 
 class Outcome(Frozen):
@@ -48,6 +49,8 @@ class ReleaseInput(Frozen):
     state: ReleaseState | None = None
     handled: list[Handled] = Field(default_factory=list)
     applied_seq: int = 0
+    request_id: str | None = Field(default=None, description="of the creation")
+    address: str | None = Field(default=None, description="where the creation came from")
     history_limit: int | None = Field(
         default=None, description="continue as new after so many history events; None: the server says"
     )
@@ -67,6 +70,7 @@ class RecordRequest(Frozen):
     command_digest: str
     actor: Name
     request_id: str | None = None
+    address: str | None = None
 
 
 class Recorded(Frozen):

@@ -59,6 +59,7 @@ class Append:
     command_digest: str
     actor: str
     request_id: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +213,9 @@ def _write_log(session: Session, request: Append, state: ReleaseState) -> None:
             "at": state.updated_at,
         },
     )
-    command = canonical(
-        {"digest": request.command_digest, "request": request.request_id, "type": request.command_type}
-    )
+    about = {"digest": request.command_digest, "request": request.request_id, "type": request.command_type}
+    # what the service does by itself comes from nowhere
+    command = canonical(about if request.address is None else {**about, "address": request.address})
     bodies = [canonical(event.model_dump(mode="json")) for event in request.events]
     # Composed in the order of RFC 8785, so that each event is made canonical once.
     leaves = [

@@ -133,6 +133,23 @@ def test_reads_previews_and_unknown_callers_do_not_fill_the_audit_log(api: Api) 
     assert refusals(api) == []
 
 
+def test_an_accepted_command_is_in_the_audit_log_with_who_what_when_from_where_and_what_it_changed(
+    api: Api, sealed: Sealed
+) -> None:
+    api.to_demo(sealed)
+    entries = api.ok(api.get("ann", "/v1/audit/entries", params={"kind": "event", "limit": 200}))["items"]
+    leaves = [json.loads(entry["leaf"]) for entry in entries]
+    asked = [leaf for leaf in leaves if leaf["event"]["by"] != "sluice"]
+    assert {leaf["event"]["type"] for leaf in asked} >= {"release_created", "signed_off"}
+    for leaf in asked:
+        assert {"by", "at", "type"} <= set(leaf["event"])
+        assert leaf["command"]["type"]
+        assert leaf["command"]["address"], "from where"
+    own = [leaf for leaf in leaves if leaf["event"]["type"] == "entry_began"]
+    assert own
+    assert all("address" not in leaf["command"] for leaf in own), "the service's own deeds come from nowhere"
+
+
 def test_a_refusal_keeps_no_text_of_what_was_sent(api: Api) -> None:
     api.create()
     canary = "canary-4711"

@@ -32,6 +32,7 @@ from orchestrator.trust.audit import VerifiedLog, verify_export
 from orchestrator.trust.merkle import CompactTree
 from tests.custody.world import RELEASE, World
 from tests.support.plans import MANAGER
+from tests.support.postgres import run
 
 
 class Intruder:
@@ -161,19 +162,43 @@ class Intruder:
     @contextmanager
     def last_week(self) -> Iterator[None]:
         """What happens in the block is gone after it: the database is restored to what it was."""
+        states = dict(self.world.states)
+        restore = (
+            self._copied_rows() if self.world.engine.dialect.name == "postgresql" else self._copied_file()
+        )
+        yield
+        restore()
+        self.world.states = states
+
+    def _copied_file(self) -> Callable[[], None]:
         path = Path(make_url(str(self.world.engine.url)).database or "")
         self.world.engine.dispose()
         with sqlite3.connect(path) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
         shutil.copyfile(path, path.with_suffix(".backup"))
-        states = dict(self.world.states)
-        yield
+
+        def restore() -> None:
+            self.world.engine.dispose()
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            shutil.copyfile(path.with_suffix(".backup"), path)
+
+        return restore
+
+    def _copied_rows(self) -> Callable[[], None]:
+        """As an operator does it who copies a PostgreSQL database, and puts the copy in its place later."""
+        url = self.world.engine.url
+        name, copy = str(url.database), f"{url.database}_copy"
+        server = url.set(database="postgres").render_as_string(hide_password=False).replace("+psycopg", "")
         self.world.engine.dispose()
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        shutil.copyfile(path.with_suffix(".backup"), path)
-        self.world.states = states
+        run(server, f'CREATE DATABASE "{copy}" TEMPLATE "{name}"')
+
+        def restore() -> None:
+            self.world.engine.dispose()
+            run(server, f'DROP DATABASE "{name}" WITH (FORCE)', f'ALTER DATABASE "{copy}" RENAME TO "{name}"')
+
+        return restore
 
     # --- what must come of it ----------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +12,16 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.worker import Worker
 
+from activities.custody.activity import CustodyActivities
 from activities.custody.opening import Asked
 from artifacts.errors import EnvelopeError
+from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import NotFound
@@ -733,8 +741,10 @@ def test_log_entry_altered_without_its_hash(world: World, intruder: Intruder) ->
     asked = world.begin("demo")
     kept = world.custody.sign_checkpoint()
     intruder.sql(
-        "UPDATE audit_leaf SET body = CAST(replace(body, 'inside', 'outside') AS BLOB) WHERE \"index\" = 2"
+        'UPDATE audit_leaf SET body = :body WHERE "index" = 2',
+        body=intruder.leaves()[2].replace(b"inside", b"outside"),
     )
+    assert b"outside" in intruder.leaves()[2]
     intruder.gets_nothing(asked, "was altered or dropped")
     with pytest.raises(LogInvalid):
         intruder.verify(kept)
@@ -784,6 +794,64 @@ def test_custody_asked_directly_with_made_up_arguments(world: World, intruder: I
     for asked in (replace(honest, step="open"), replace(honest, attempt=1), replace(honest, release="beta")):
         intruder.gets_nothing(asked)
     assert world.custody.make_envelopes(honest)
+
+
+@workflow.defn(sandboxed=False)
+class Impostor:
+    """What anybody can run who reaches Temporal: an activity of custody's, with arguments of their own."""
+
+    @workflow.run
+    async def run(self, name: str, argument: dict[str, Any]) -> str:
+        try:
+            await workflow.execute_activity(
+                name,
+                argument,
+                task_queue=names.QUEUE_CUSTODY,
+                schedule_to_close_timeout=timedelta(seconds=20),
+                retry_policy=RetryPolicy(maximum_attempts=1),
+            )
+        except ActivityError as error:
+            cause = error.cause
+            assert isinstance(cause, ApplicationError)
+            return str(cause.type)
+        return "given"
+
+
+@pytest.mark.stack
+async def test_custody_asked_directly_over_its_queue(
+    world: World, intruder: Intruder, temporal_client: Client
+) -> None:
+    at_demo(world)
+    at = world.clock().isoformat()
+    honest = {"release": "alpha", "step": "demo", "attempt": 2, "partners": [], "at": at}
+    ready = [{"partner": "uni", "recipient": recipient_digest(MALLORY.recipient)}]
+    asked = {
+        "a gate that is not open": honest,
+        "the last step": {**honest, "step": "open"},
+        "another key": {**honest, "step": "download", "attempt": 4, "partners": ready},
+        "a late grant": {**honest, "step": "download", "attempt": 4, "partners": ready, "late": "uni"},
+        "no release": {**honest, "release": "omega"},
+    }
+    with ThreadPoolExecutor(4) as threads:
+        worker = Worker(
+            temporal_client,
+            task_queue=names.QUEUE_CUSTODY,
+            workflows=[Impostor],
+            activities=CustodyActivities(world.custody).all,
+            activity_executor=threads,
+        )
+        async with worker:
+            for what, argument in asked.items():
+                told = await temporal_client.execute_workflow(
+                    Impostor.run,
+                    args=[names.MAKE_ENVELOPES, argument],
+                    id=f"impostor-{what}",
+                    task_queue=names.QUEUE_CUSTODY,
+                )
+                assert told in {"custody-refused", "unbacked"}, what
+    assert (world.envelopes_kept(), intruder.unwraps) == (0, 0)
+    refused = [leaf["release"] for leaf in world.custody_leaves() if leaf["action"] == "refused"]
+    assert refused == [argument["release"] for argument in asked.values()], "each is in the log"
 
 
 def test_custody_asked_for_a_partners_envelope_under_another_key(world: World, intruder: Intruder) -> None:

@@ -17,10 +17,12 @@ from orchestrator.domain import commands as cmd
 from orchestrator.domain import events as ev
 from orchestrator.domain.permissions import Role
 from orchestrator.domain.plan import Plan, recipient_digest
+from orchestrator.domain.preview import preview
 from orchestrator.records import partners
 from orchestrator.records.database import writing
+from orchestrator.trust.keys import PrivateKey
 from tests.custody.intruder import Intruder
-from tests.custody.world import NGO, PLATFORM, UNI, World, signed_plan
+from tests.custody.world import KEYS, NGO, PLATFORM, UNI, World, signed_plan
 from tests.support.plans import actor
 
 MANAGING = (Role.APPROVER, Role.RELEASE_MANAGER)
@@ -144,7 +146,10 @@ def test_revoked_before_disclosure_no_envelope_and_no_way_back_through_custody(w
     world.to("download")
     grant = world.state.grants["download.4.uni"]
     assert grant.disclosed_at is None
-    [ended] = world.say(cmd.Revoke(**world.head(actor("mia", *MANAGING)), grant=grant.id, reason="no longer"))
+    revoke = cmd.Revoke(**world.head(actor("mia", *MANAGING)), grant=grant.id, reason="no longer")
+    told = preview(world.state, revoke, world.clock()).consequences
+    assert told[0] == "download.4.uni ends: its key was never handed over, so this is complete"
+    [ended] = world.say(revoke)
     assert isinstance(ended, ev.GrantEnded)
     assert ended.disclosed is False, "the key never left: revoking is complete"
 
@@ -153,7 +158,10 @@ def test_revoked_after_disclosure_says_that_only_the_future_is_cut(world: World)
     world.to("download")
     world.say(cmd.DiscloseGrant(**world.head(cmd.SERVICE), grant="download.4.uni"))
     manager = actor("mia", *MANAGING)
-    [ended] = world.say(cmd.Revoke(**world.head(manager), grant="download.4.uni", reason="no longer"))
+    revoke = cmd.Revoke(**world.head(manager), grant="download.4.uni", reason="no longer")
+    told = preview(world.state, revoke, world.clock()).consequences
+    assert told[0] == "download.4.uni ends: its key was handed over before, so only future access is cut"
+    [ended] = world.say(revoke)
     assert isinstance(ended, ev.GrantEnded)
     assert ended.disclosed is True
 
@@ -277,3 +285,27 @@ def test_a_broken_glass_whose_people_or_reason_were_altered(
     world.approve("download")
     intruder.forge(intruder.entry("download"))
     intruder.gets_nothing("download", told)
+
+
+def test_a_person_makes_a_new_key_by_an_amendment_and_the_old_one_signs_no_more(
+    world: World, intruder: Intruder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People's keys are policy too: the old plan's quorum lets the new key in, and what the stolen one signed counts for nothing."""
+    world.to("inside")
+    world.prepare("demo")
+    old, new = KEYS["sam"], PrivateKey.generate()
+    raw = world.plan.model_dump(mode="json")
+    raw["people"]["sam"]["keys"] = [new.public.text()]
+    plan = Plan.model_validate(raw)
+    world.dear(cmd.AmendPlan, ["lea", "sue"], plan=plan, reason="sam's laptop was stolen")
+    subject = world.subject("demo")
+    intruder.forge(intruder.signed_off("sam", "demo", "safety", world.statement("sam", subject, "safety")))
+    intruder.forge(intruder.entry("demo"))
+    reasons = intruder.gets_nothing("demo", "1 more sign-off as safety")
+    assert any("signed_off by sam) has no effect" in reason.message for reason in reasons)
+    world.say(cmd.TakeBackEntry(**world.head(cmd.SERVICE), step="demo", reason="forged", failed=False))
+    monkeypatch.setitem(KEYS, "sam", new)
+    world.sign("sam", "demo", "safety")
+    made = world.custody.make_envelopes(world.begin("demo"))
+    world.opened(made["demo.2.platform"][world.artifact.artifact_id], PLATFORM)
+    assert old.public.key_id != new.public.key_id

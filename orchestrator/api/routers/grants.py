@@ -171,7 +171,7 @@ async def get_envelope(
             actor=cmd.SERVICE,
             grant=grant,
         )
-        message = CommandMessage(command=disclose, request_id=context.request_id)
+        message = CommandMessage(command=disclose, request_id=context.request_id, address=context.client)
         await deps.gateway.send(release, message)
     data = await run_in_threadpool(_hand_over, deps, wanted, release, caller, context)
     return _bytes(data, f"{artifact}.age")

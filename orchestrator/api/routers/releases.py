@@ -69,7 +69,9 @@ async def create_release(
     decide_create(command, deps.now())  # a refused one never starts a workflow, so its id stays free
     await run_in_threadpool(_require_new, deps, command)
     try:
-        return send.result(await deps.gateway.create(command, request_id=context.request_id))
+        return send.result(
+            await deps.gateway.create(command, request_id=context.request_id, address=context.client)
+        )
     except Conflict:
         known = await _sent_twice(deps, command)
         if known is None:
