@@ -178,8 +178,15 @@ def trace_command(
         else:
             _show_trace(report, traced.entry)
         if report["accused"] and not only_trace:
-            about, partners = tell(settings, release, component, traced, incident)
-            typer.echo(f"incident {about}: confirmed, of {', '.join(partners) or 'no partner'}", err=True)
+            from orchestrator.domain.errors import SluiceError
+
+            try:
+                about, partners = tell(settings, release, component, traced, incident)
+            except SluiceError as error:
+                told = "; ".join([error.detail, *(reason.message for reason in error.reasons)])
+                typer.echo(f"the release was not told: {told}. The report stands in the log.", err=True)
+            else:
+                typer.echo(f"incident {about}: confirmed, of {', '.join(partners) or 'no partner'}", err=True)
     if report["accused"]:
         raise typer.Exit(1)
     if report["not_compared"]:
