@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.backup.commands import app as backup_app
+from infra.builds_commands import app as builds_app
 from infra.preparing.commands import app as prepare_app
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the service.")
 
 app.add_typer(backup_app, name="backup")
+app.add_typer(builds_app, name="builds")
 app.add_typer(prepare_app, name="prepare")
 
 _Dev = Annotated[bool, typer.Option("--dev", help="allow what is insecure, and say so loudly")]

@@ -21,10 +21,11 @@ from sqlalchemy import Engine
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from infra.builds import take_over
 from infra.health import Check, HealthServer
 from infra.settings import InvalidSettingError, Role, Settings, read_secret
 from infra.telemetry.metrics import Metrics, Numbers
-from infra.temporal import connect, deployment_config, make_current
+from infra.temporal import connect, deployment_config
 from orchestrator.contracts import names
 
 log = structlog.get_logger("run")
@@ -98,7 +99,7 @@ async def serve_worker(settings: Settings, stop: asyncio.Event, client: Client, 
                 _serving_beside(settings, client, parts.beside),
             ):
                 if deployment is not None:
-                    await make_current(client, deployment.version)
+                    await take_over(client, deployment.version)
                 ready.set()
                 log.info(
                     "serving", queue=parts.queue, build=deployment.version.build_id if deployment else None

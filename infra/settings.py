@@ -464,8 +464,8 @@ class Settings(BaseSettings):
     )
     build_id: str | None = Field(
         default=None,
-        description="Build of the release worker: an open release stays on its build until it continues as new, so the old worker is "
-        "kept until then. Unset: a digest over workflow, domain and contract code. The one-machine stack, which keeps no old worker, "
+        description="Build of the release worker: an open release stays on its build until it wakes while another build is the current "
+        "one, so the old worker is kept until then. Unset: a digest over workflow, domain and contract code. The one-machine stack, which keeps no old worker, "
         "uses `one-machine` throughout.",
     )
     health_port: int | None = Field(

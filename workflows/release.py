@@ -10,6 +10,8 @@ Invariants:
       ahead (a worker was killed after writing), the log's events are adopted.
     - Commands are handled one at a time; a command ID that was handled is answered again, never carried out again.
     - No handler waits for a person. Only the main loop continues as new, when every handler has finished.
+    - A run stays on the build that it began on; when another build has become the current one, the next turn of the main loop
+      continues as new, there.
     - Entering a step is a saga: one event (`step_entered`) makes it true; until then everything is taken back by
       `apply_access`, which makes the outside look like the state.
 """
@@ -179,6 +181,10 @@ class ReleaseWorkflow:
     def stuck(self) -> str | None:
         """Why the release cannot go on by itself, tried again every minute; None when it can."""
         return self._stuck
+
+    @workflow.signal(name=names.SIGNAL_LOOK)
+    def look(self) -> None:
+        """Have the main loop look whether it is to move to another build; it does so whenever it wakes."""
 
     # --- deciding and recording --------------------------------------------------------------------------------------
 
@@ -356,7 +362,7 @@ class ReleaseWorkflow:
         info = workflow.info()
         if limit is not None and info.get_current_history_length() >= limit:
             return True
-        return info.is_continue_as_new_suggested()
+        return info.is_continue_as_new_suggested() or info.is_target_worker_deployment_version_changed()
 
     def _continue_as_new(self) -> None:
         workflow.continue_as_new(
@@ -366,7 +372,9 @@ class ReleaseWorkflow:
                 handled=list(self._handled.values()),
                 applied_seq=self._applied_seq,
                 history_limit=self._start.history_limit,
-            )
+            ),
+            # a pinned run would otherwise hand its build on for ever
+            initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
         )
 
     # --- the outside -------------------------------------------------------------------------------------------------

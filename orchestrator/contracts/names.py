@@ -24,6 +24,8 @@ UPDATE_COMMAND = "command"
 UPDATE_CREATED = "created"
 QUERY_STATE = "state"
 QUERY_STUCK = "stuck"
+SIGNAL_LOOK = "look"
+"""Wakes a release: it looks whether anything is due, and whether it is to move to another build."""
 
 RECORD_EVENTS = "record_events"
 OBSERVE_PARTNERS = "observe_partners"

@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from temporalio import activity
 from temporalio.client import Client, WorkflowHistory
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.testing._timeskipping import TimeSkipper, TimeSkippingConfig
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
+from infra.temporal import make_current
 from orchestrator.contracts import messages as msg
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
@@ -31,6 +35,7 @@ from tests.support.world import World
 from tests.workflows.test_release_workflow import Release, workers
 from workflows.hub_sweep import HubSweepWorkflow
 from workflows.ingest import IngestWorkflow
+from workflows.release import ReleaseWorkflow
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -188,6 +193,43 @@ async def _continued(time: VirtualTime, world: World) -> Release:
     return release
 
 
+async def _moved(client: Client) -> WorkflowHistory:
+    """A run that is woken while a later build is the current one, and continues as new there."""
+    world = World()
+
+    def build(name: str) -> dict[str, Any]:
+        version = WorkerDeploymentVersion("saved", name)
+        behavior = VersioningBehavior.PINNED
+        return {
+            "deployment_config": WorkerDeploymentConfig(
+                version=version, use_worker_versioning=True, default_versioning_behavior=behavior
+            )
+        }
+
+    async with workers(client, world, **build("first")):
+        await make_current(client, WorkerDeploymentVersion("saved", "first"))
+        release = await Release.create(client, world)
+        await release.until("inside")
+        first = (await release.handle.describe()).run_id
+        later = Worker(
+            client,
+            task_queue=names.QUEUE_RELEASES,
+            workflows=[ReleaseWorkflow],
+            activities=[world.record_events],
+            activity_executor=ThreadPoolExecutor(2),
+            **build("second"),
+        )
+        async with later:
+            await make_current(client, WorkerDeploymentVersion("saved", "second"))
+            await release.handle.signal(names.SIGNAL_LOOK)
+            for _ in range(300):
+                if (await release.handle.describe()).run_id != first:
+                    break
+                await asyncio.sleep(0.1)
+        await release.handle.terminate()
+    return await client.get_workflow_handle(release.handle.id, run_id=first).fetch_history()
+
+
 async def _leak_sweep(client: Client) -> WorkflowHistory:
     """A sweep that polls, sorts, scans and reports."""
     with tempfile.TemporaryDirectory() as folder, serving() as server:
@@ -281,18 +323,21 @@ async def _save(client: Client, version: str) -> None:
         "second-lock": _second_lock,
     }
     others = {"leak-sweep": _leak_sweep, "hub-sweep": _hub_sweep, "ingest": _ingest}
-    chosen = sys.argv[2:] or [*kinds, *others]
+    chosen = sys.argv[2:] or [*kinds, *others, "moved"]
     for name, other in others.items():
         if name in chosen:
             chosen.remove(name)
             _write(version, name, await other(client))
-    for name, run in ((name, kinds[name]) for name in chosen):
+    moved = "moved" in chosen
+    for name, run in ((name, kinds[name]) for name in chosen if name != "moved"):
         world = World()
         async with workers(time.client, world):
             release = await run(time, world)
             handle = client.get_workflow_handle(release.handle.id)
             history = await handle.fetch_history()
             _write(version, name, history)
+    if moved:  # last: from then on the queue is a versioned one
+        _write(version, "moved", await _moved(client))
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ def test_there_are_histories_of_every_kind_of_run():
         "leak-sweep",
         "hub-sweep",
         "ingest",
+        "moved",
     } <= kinds
 
 

@@ -15,7 +15,9 @@ import asyncio
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -86,20 +88,29 @@ class VirtualTime:
         return await self.skipper.get_current_time(handle)
 
 
-@pytest.fixture(scope="session")
-def temporal_server() -> Iterator[TemporalServer]:
-    """A real Temporal server in memory, for the whole test run."""
+@contextmanager
+def running_server(
+    *, port: int | None = None, database: Path | None = None, dynamic: Sequence[str] = ()
+) -> Iterator[TemporalServer]:
+    """A real server of one's own: in memory, or with its data in `database`."""
     settle_at_exit()
-    port = free_port()
-    dynamic = [part for value in DYNAMIC_CONFIG for part in ("--dynamic-config-value", value)]
+    port = port or free_port()
+    options = [part for value in (*DYNAMIC_CONFIG, *dynamic) for part in ("--dynamic-config-value", value)]
+    if database is not None:
+        options += ["--db-filename", str(database)]
+        for pragma in (
+            "journal_mode=wal",
+            "synchronous=off",
+        ):  # the file outlives the process, no machine fails here
+            options += ["--sqlite-pragma", pragma]
     command = [
         str(TEMPORAL), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port), "--log-level", "error",
-        "--namespace", NAMESPACE, *dynamic,
+        "--namespace", NAMESPACE, *options,
     ]  # fmt: skip
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
-            asyncio.run(_until_ready(f"127.0.0.1:{port}", process))
+            _in_a_loop_of_its_own(_until_ready(f"127.0.0.1:{port}", process))
             yield TemporalServer(f"127.0.0.1:{port}")
         finally:
             process.terminate()
@@ -108,6 +119,19 @@ def temporal_server() -> Iterator[TemporalServer]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(10)
+
+
+def _in_a_loop_of_its_own(task: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end, also where a loop runs already."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, task).result()
+
+
+@pytest.fixture(scope="session")
+def temporal_server() -> Iterator[TemporalServer]:
+    """A real Temporal server in memory, for the whole test run."""
+    with running_server() as server:
+        yield server
 
 
 async def _until_ready(address: str, process: subprocess.Popen[bytes]) -> None:

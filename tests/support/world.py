@@ -164,6 +164,11 @@ class World:
         return msg.AccessApplied(changes=[request.artifact])
 
     @property
+    def more(self) -> list[object]:
+        """Effects that a test's own world has beside these."""
+        return []
+
+    @property
     def all(self) -> list[object]:
         return [
             self.record_events,

@@ -38,7 +38,9 @@ def no_store(uri: str) -> Store:
 
 
 @asynccontextmanager
-async def workers(client: Client, world: World, **options: Any) -> AsyncIterator[dict[str, str]]:
+async def workers(
+    client: Client, world: World, workflow: type = ReleaseWorkflow, **options: Any
+) -> AsyncIterator[dict[str, str]]:
     """Workers on the product's queues; the queue names are the product's, so tests of one server run one at a time."""
     telling = TellingActivities(create_engine("sqlite://"), client, no_store, ())
     with ThreadPoolExecutor(8) as threads:
@@ -46,7 +48,7 @@ async def workers(client: Client, world: World, **options: Any) -> AsyncIterator
             Worker(
                 client,
                 task_queue=names.QUEUE_RELEASES,
-                workflows=[ReleaseWorkflow, RotationWorkflow],
+                workflows=[workflow, RotationWorkflow],
                 activities=[world.record_events, world.observe_partners],
                 activity_executor=threads,
                 **options,
@@ -59,6 +61,7 @@ async def workers(client: Client, world: World, **options: Any) -> AsyncIterator
                     world.apply_access,
                     world.delete_sealed,
                     telling.tell_release,
+                    *world.more,
                 ],
                 activity_executor=threads,
             ),
@@ -86,7 +89,14 @@ class Release:
         self.handle: WorkflowHandle[Any, Any] = client.get_workflow_handle(names.release_workflow_id(name))
 
     @classmethod
-    async def create(cls, client: Client, world: World, limit: int | None = None, **plan: Any) -> Release:
+    async def create(
+        cls,
+        client: Client,
+        world: World,
+        limit: int | None = None,
+        task_timeout: timedelta | None = None,
+        **plan: Any,
+    ) -> Release:
         name = f"r-{uuid4().hex[:8]}"
         create = cmd.CreateRelease(
             command_id=f"create-{name}",
@@ -102,6 +112,7 @@ class Release:
             id=names.release_workflow_id(name),
             task_queue=names.QUEUE_RELEASES,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            task_timeout=task_timeout,
         )
         await client.execute_update_with_start_workflow(
             names.UPDATE_CREATED, start_workflow_operation=start, result_type=msg.Outcome
