@@ -3,6 +3,7 @@
 sluice backup create FOLDER      records, store, custody's public file, a manifest
 sluice backup verify FOLDER      digests, and the audit log from its leaves
 sluice backup restore FOLDER     into an empty database and store only
+sluice backup restart            start workflows that Temporal has lost again, from the records
 sluice backup reconcile          against Temporal's histories, custody's memory and kept checkpoints
 """
 
@@ -19,6 +20,7 @@ import typer
 
 if TYPE_CHECKING:
     from infra.backup.reconciling import Reconciliation
+    from infra.backup.restarting import Found
     from infra.settings import Settings
     from orchestrator.trust.checkpoints import NoteVerifier
 
@@ -142,6 +144,62 @@ def reconcile_command(
     leave(0 if found.complete else 1)
 
 
+@app.command("restart")
+def restart_command(
+    release: Annotated[
+        list[str] | None, typer.Argument(metavar="RELEASE...", help="these alone; left out: all")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="do it; without it, what would be done is only shown")
+    ] = False,
+    ended: Annotated[
+        bool,
+        typer.Option("--ended", help="also releases that have ended: their access is put in order once more"),
+    ] = False,
+    dev: Dev = False,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Start workflows again that Temporal has lost, that were stopped, or that run from an older day, from the recorded events.
+
+    Exit code 0: every release goes on by itself; 1: some do not yet.
+    """
+    with _told():
+        from infra.run import leave
+
+        settings = _settings(data_dir, dev)
+        found = asyncio.run(_restart(settings, release or [], do=yes, ended=ended))
+    if json:
+        typer.echo(dumps(found.as_dict(), indent=2))
+    else:
+        for one in found.to_restart:
+            was = "" if one.temporal is None else f", its workflow at {one.temporal}"
+            done = "started again" if one.release in found.restarted else "to be started again"
+            typer.echo(f"  {one.release}: {done}: {one.why}; the records are at event {one.records}{was}")
+        for refused in found.refused:
+            typer.echo(f"  {refused.release}: not started: {refused.reason}")
+        if found.complete:
+            typer.echo("every release goes on by itself")
+        elif not yes and found.to_restart:
+            typer.echo("nothing was changed; with --yes it is done")
+    leave(0 if found.complete else 1)
+
+
+async def _restart(settings: Settings, only: list[str], *, do: bool, ended: bool) -> Found:
+    from getpass import getuser
+
+    from infra.backup import restarting
+    from infra.parts import records_engine
+    from infra.temporal import connect
+
+    engine = records_engine(settings)
+    client = await connect(settings)
+    found = await restarting.find(engine, client, only, ended=ended)
+    if do:
+        await restarting.restart(engine, client, found, getuser())
+    return found
+
+
 async def _reconcile(
     settings: Settings, *, memory: bool, notes: list[Path], verifier: NoteVerifier | None, replay: bool
 ) -> tuple[Reconciliation, int]:
@@ -246,7 +304,7 @@ def _show_found(found: Reconciliation, written: int) -> None:
             typer.echo(f"  {one.release}: event {one.differs_at} is another than its workflow has")
         elif one.temporal < one.records:
             typer.echo(
-                f"  {one.release}: at event {one.records}, its workflow at {one.temporal}; it takes them up by itself"
+                f"  {one.release}: at event {one.records}, its workflow at {one.temporal}; `sluice backup restart` brings it there at once"
             )
         for event in one.missing:
             told = f"{event.type} of {event.at} by {event.by}" if event.held else "no longer held by Temporal"

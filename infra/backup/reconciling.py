@@ -124,7 +124,7 @@ async def compare_with_temporal(engine: Engine, client: Client) -> tuple[list[Re
             found.append(ReleaseFound(release, seq, None))
             continue
         missing = [_missing(number, held.events.get(number)) for number in range(seq + 1, held.seq + 1)]
-        found.append(ReleaseFound(release, seq, held.seq, missing, _differs(engine, held, seq)))
+        found.append(ReleaseFound(release, seq, held.seq, missing, differs(engine, held, seq)))
         if missing:
             behind[release] = held
     return found, behind
@@ -136,7 +136,7 @@ def _missing(seq: int, event: AnyEvent | None) -> MissingEvent:
     return MissingEvent(seq, held=True, type=event.type, at=event.at.isoformat(), by=event.by)
 
 
-def _differs(engine: Engine, held: Held, seq: int) -> int | None:
+def differs(engine: Engine, held: Held, seq: int) -> int | None:
     """The first place at which the records hold another event than the workflow evolved by."""
     first = min(held.events, default=seq + 1)
     with reading(engine) as session:

@@ -23,7 +23,7 @@ from orchestrator.api.problems import PreconditionRequired
 from orchestrator.api.views import CommandResult
 from orchestrator.contracts.messages import CommandMessage, Outcome
 from orchestrator.domain.commands import AnyCommand, Command
-from orchestrator.domain.errors import GateChanged, KeyReused, Malformed, Reason
+from orchestrator.domain.errors import GateChanged, KeyReused, Malformed, Reason, ReleaseEnded, Unavailable
 from orchestrator.domain.gate import verdict
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.values import digest
@@ -103,7 +103,21 @@ class Sending:
             request_id=self.context.request_id,
             address=self.context.client,
         )
-        return self.result(await self.deps.gateway.send(self.release, message))
+        try:
+            outcome = await self.deps.gateway.send(self.release, message)
+        except ReleaseEnded:
+            if await run_in_threadpool(self._ended):
+                raise
+            raise Unavailable(
+                f"the release {self.release} has not ended, but nothing carries out its commands",
+                [Reason("workflow-lost", "an operator starts it again with `sluice backup restart`")],
+            ) from None
+        return self.result(outcome)
+
+    def _ended(self) -> bool:
+        """Whether the release has ended by the records, not only for Temporal."""
+        with database.reading(self.deps.engine) as session:
+            return state_of(session, self.release).ended
 
     def result(self, outcome: Outcome) -> CommandResult:
         """The answer."""
