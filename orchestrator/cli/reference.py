@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _HEAD = """\
 
 One command for everybody: who plans a release, who signs, who runs a pipeline, who audits, and a partner who fetches its
 copy. The plain install (`pip install sluice-release`) holds all of it but the service itself; with
-`sluice-release[service]` come `up`, `down`, `status`, `api`, `worker`, `migrate`.
+`sluice-release[service]` come the [operators' commands](#operators-commands).
 
 This page is made from the commands themselves (`python -m orchestrator.cli.reference docs/cli.md`).
 
@@ -71,25 +72,35 @@ _WALK = """
 """
 
 
+_OPERATORS = """
+## Operators' commands
+
+They come with `sluice-release[service]`, run where the service's settings are ([settings.md](settings.md): `SLUICE_…`), and speak to databases,
+Temporal and the key service themselves, not to the API. `--dev` allows what is insecure; `--data-dir` is `SLUICE_DATA_DIR`. Exit codes: 0 done,
+or in order; 1 not in order, or it could not be done, in words on the error stream; 2 a wrong command line or settings.
+"""
+
+
 def reference() -> str:
-    """The whole page."""
+    """The whole page; the service must be installed."""
     parts = [_HEAD]
     parts += [f"| {int(code)} | {words} |\n" for code, words in MEANING.items()]
     parts.append(_WALK)
-    parts.append("## Commands\n")
-    for name, shown in _commands(get_command(app), "sluice"):
-        parts.append(f"\n### `{name}`\n\n{shown}\n")
+    for title, service in (("## Commands\n", False), (_OPERATORS, True)):
+        parts.append(title)
+        for name, shown in _commands(get_command(app), "sluice", service=service):
+            parts.append(f"\n### `{name}`\n\n{shown}\n")
     return "".join(parts)
 
 
-def _commands(group: Any, name: str) -> Iterator[tuple[str, str]]:
+def _commands(group: Any, name: str, *, service: bool) -> Iterator[tuple[str, str]]:
     for sub_name, sub in sorted(getattr(group, "commands", {}).items()):
-        if sub.hidden or _of_service(sub):
+        if sub.hidden:
             continue
         full = f"{name} {sub_name}"
         if getattr(sub, "commands", None):
-            yield from _commands(sub, full)
-        else:
+            yield from _commands(sub, full, service=service)
+        elif _of_service(sub) == service:
             yield full, _shown(sub, full)
 
 
@@ -103,7 +114,9 @@ def _of_service(command: Any) -> bool:
 def _shown(command: Any, name: str) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [
-        p for p in command.params if p.param_type_name == "option" and p.name not in {"as_json", "help"}
+        p
+        for p in command.params
+        if p.param_type_name == "option" and p.name not in {"as_json", "json", "help"}
     ]
     usage = [name, *(f"{_name(a)}" if a.required else f"[{_name(a)}]" for a in arguments)]
     lines = [
@@ -112,13 +125,21 @@ def _shown(command: Any, name: str) -> str:
         f"    {' '.join(usage)}{' [options]' if options else ''}",
         "",
     ]
-    lines += [f"- `{_name(a)}`: {getattr(a, 'help', '') or ''}" for a in arguments]
+    lines += [f"- `{_name(a)}`: {getattr(a, 'help', '') or ''}{_choices(a)}" for a in arguments]
     lines += [f"- `{', '.join(o.opts)}`: {o.help or ''}{_default(o)}" for o in options]
     return "\n".join(lines).rstrip()
 
 
 def _name(argument: Any) -> str:
     return str(argument.metavar or argument.name).strip("[]{}").upper()
+
+
+def _choices(argument: Any) -> str:
+    """The words that an argument takes, where it takes no other."""
+    kind = getattr(argument, "bare_type", None)
+    if not (isinstance(kind, type) and issubclass(kind, Enum)):
+        return ""
+    return ", ".join(f"`{choice.value}`" for choice in kind)
 
 
 def _default(option: Any) -> str:
