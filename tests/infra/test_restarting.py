@@ -24,6 +24,7 @@ from temporalio.worker import Worker
 
 from activities.records import RecordActivities
 from infra.backup import restarting
+from infra.processes import free_port
 from orchestrator.api.commands import TemporalGateway
 from orchestrator.contracts import names
 from orchestrator.contracts.messages import CommandMessage
@@ -33,7 +34,7 @@ from orchestrator.records import audit, database, event_log
 from orchestrator.records.migrate import migrate
 from tests.support.outside import Outside, outside
 from tests.support.plans import MANAGER, five_stage_plan
-from tests.support.temporal import TemporalServer, free_port, running_server
+from tests.support.temporal import TemporalServer, running_server
 from workflows.release import ReleaseWorkflow
 
 pytestmark = pytest.mark.stack

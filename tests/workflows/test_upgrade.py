@@ -28,6 +28,7 @@ from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
 
 from infra import builds
+from infra.processes import free_port
 from infra.temporal import TemporalError, replayer
 from orchestrator.api.commands import TemporalGateway
 from orchestrator.contracts import messages as msg
@@ -38,7 +39,7 @@ from orchestrator.records.migrate import migrate
 from tests.replay.test_replay import HISTORIES, saved
 from tests.support.outside import Outside, outside
 from tests.support.plans import MANAGER, five_stage_plan
-from tests.support.temporal import TEST_CODEC_KEYS, TemporalServer, free_port, running_server
+from tests.support.temporal import TEST_CODEC_KEYS, TemporalServer, running_server
 from tests.workflows.changed import Incompatible, Patched
 from tests.workflows.test_release_workflow import Release, workers
 from workflows.release import ReleaseWorkflow
