@@ -37,14 +37,15 @@ check: $(STAMP) ## lint, types and import rules: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m infra.client_code --check
 
 security: $(STAMP) ## bandit over the code, and a scan of every tracked file for secrets that are not known fixtures
 	$(BIN)/bandit -q -r orchestrator workflows activities artifacts infra -ll --skip B108,B704
 	git ls-files -z | grep -zEv '^(requirements/.*\.lock|tests/replay/histories/.*|tests/vectors/.*|.*\.svg|\.secrets\.baseline)$$' \
 	    | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 
-audit: $(STAMP) ## known weaknesses of the pinned dependencies (needs the network)
-	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/dev.lock
+audit: $(STAMP) ## known weaknesses of the pinned dependencies (needs the network, and an index that tells weaknesses; one that does not is a failure)
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements/dev.lock
 
 format: $(STAMP) ## let ruff format and fix
 	$(BIN)/ruff format .

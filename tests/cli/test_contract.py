@@ -134,7 +134,7 @@ from orchestrator.cli.reference import reference
 for arguments in (["--help"], ["plan", "new", "-t", "gpt-j"], ["partner", "keygen", sys.argv[1]], ["key", "new", sys.argv[2], "--no-passphrase"]):
     ran = CliRunner().invoke(app, arguments)
     assert ran.exit_code == 0, (arguments, ran.output)
-import artifacts.fetching, artifacts.sealing, orchestrator.trust.decisions, orchestrator.cli.client
+import artifacts.fetching, artifacts.sealing, orchestrator.trust.decisions, orchestrator.cli.client, orchestrator.client
 print("plain")
 """
 
