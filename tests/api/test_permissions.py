@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.event import listen, remove
 
 from tests.api.conftest import Api, Sealed, made_api
 
@@ -281,3 +282,62 @@ def test_everybody_manages_their_own_tokens_and_nobody_elses(world: Api) -> None
     assert world.get("sam", "/v1/principals/lea/tokens").status_code == 403
     theirs = world.ok(world.get("olaf", "/v1/principals/lea/tokens"))["items"][0]["id"]
     assert world.call("sam", "DELETE", f"/v1/principals/lea/tokens/{theirs}").status_code == 403
+
+
+def test_for_a_partner_the_same_work_is_done_for_a_hidden_release_as_for_none(world: Api) -> None:
+    """Nor can it be told by the time that it takes: the very same statements are asked of the database, in the same order."""
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if "audit_node" not in statement:  # as many as the number of the entry has factors of two
+            asked.append(statement)
+
+    def work(method: str, path: str, release: str) -> list[str]:
+        asked.clear()
+        ask(world, "uni-account", method, path, release)
+        return list(asked)
+
+    listen(world.engine, "before_cursor_execute", note)
+    try:
+        for name, method, path in operations(world):
+            if "{release}" in path:
+                hidden, absent = (work(method, path, release) for release in (OTHER, NOWHERE))
+                assert hidden == absent, name
+                assert hidden, "the database was not asked at all"
+    finally:
+        remove(world.engine, "before_cursor_execute", note)
+
+
+def test_the_console_is_for_people_and_tells_a_stranger_nothing(world: Api) -> None:
+    """Its pages: signed in by role; without a session the same for a release that is there and one that is not."""
+    anybody = [
+        ("GET", "/console"),
+        ("GET", "/console/releases"),
+        ("GET", "/console/releases/{release}"),
+        ("GET", "/console/releases/{release}/steps/query"),
+        ("GET", "/console/passkey"),
+        ("POST", "/console/passkey"),
+        ("POST", "/console/passkey/options"),
+        ("POST", "/console/prepare"),
+        ("POST", "/console/decide"),
+        ("GET", "/sign-in/session"),
+    ]
+    for method, path in anybody:
+        told = []
+        for release in (OWN, OTHER, NOWHERE):
+            body = {"json": {"release": release}} if method == "POST" else {}
+            found = world.client.request(method, path.format(release=release), follow_redirects=False, **body)
+            where = found.headers.get("Location", "")
+            told.append((found.status_code, found.text.replace(release, "R"), where.replace(release, "R")))
+        assert told[0] == told[1] == told[2], path
+        assert told[0][0] in {303, 401, 403, 404}, (path, told[0])
+    for role, who in WHO.items():
+        form = {"token": world.tokens[who]}
+        opened = world.client.post("/console/sign-in", data=form, follow_redirects=False)
+        world.client.cookies.clear()
+        assert opened.status_code == (403 if role in {"mlops", "partner"} else 303), role
+        if opened.status_code == 303:
+            session = {"Cookie": opened.headers["Set-Cookie"].partition(";")[0]}
+            for release, status in ((OWN, 200), (OTHER, 200), (NOWHERE, 404)):
+                page = world.client.get(f"/console/releases/{release}", headers=session)
+                assert page.status_code == status, (role, release)
