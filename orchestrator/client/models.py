@@ -39,6 +39,8 @@ Severity = Literal['low', 'moderate', 'severe']
 
 Stage = Literal['closed', 'hosted', 'api', 'downloadable', 'open']
 
+Topic = Literal['waiting', 'reminders', 'holds', 'incidents', 'break_glass', 'revocations', 'steps', 'decisions', 'grants', 'test']
+
 WithholdingReason = Literal['intellectual_property', 'consent', 'privacy', 'competition', 'misuse']
 
 
@@ -241,6 +243,84 @@ class BreakGlassBody(Model):
     """the signed statement (DSSE); needed when the plan pins keys of this person"""
 
 
+class Channel(Model):
+    """A channel, without its address.
+
+    Attributes:
+        owner: whose it is; None: the operators' own.
+        shown: of a mail address its ends, of an address of `apprise` its kind.
+        topics: what it is told of; empty: all. What is always told is told whatever stands here.
+        release: only this release; None: all that the owner is concerned with.
+        off_reason: why it was switched off; None while it is active.
+        next_number: of its next notice; numbers count from 1 without a gap.
+    """
+
+    id: str
+    owner: Optional[str]
+    kind: Literal['mail', 'apprise']
+    shown: str
+    topics: list[Topic]
+    release: Optional[str]
+    active: bool
+    off_reason: Optional[str]
+    position: int
+    next_number: int
+    last_success_at: Optional[datetime]
+    created_at: datetime
+    created_by: str
+    """lower-case letters, digits, dot, dash and underscore; at most 63"""
+
+
+class ChannelBody(Model):
+    """A new channel, of the caller unless an operator says whose. `address`: kept sealed, never shown again."""
+
+    kind: Literal['mail', 'apprise']
+    address: str
+    topics: Optional[list[Topic]] = None
+    """none: all. A broken glass, and what the plan says to notify of, is always told"""
+    release: Optional[str] = None
+    owner: Optional[str] = None
+    """for operators: whose"""
+    shared: Optional[bool] = None
+    """for operators: nobody's own; it is told of every release, or of `release`"""
+
+
+class ChannelChange(Model):
+    """Other topics, or off and on."""
+
+    topics: Optional[list[Topic]] = None
+    active: Optional[bool] = None
+    reason: Optional[str] = None
+
+
+class ChannelPage(Model):
+    """Channels by id."""
+
+    server_time: datetime
+    items: list[Channel]
+    next_cursor: Optional[str]
+
+
+class ChannelView(Model):
+    """A channel; never its address."""
+
+    id: str
+    owner: Optional[str]
+    kind: Literal['mail', 'apprise']
+    shown: str
+    topics: list[Topic]
+    release: Optional[str]
+    active: bool
+    off_reason: Optional[str]
+    position: int
+    next_number: int
+    last_success_at: Optional[datetime]
+    created_at: datetime
+    created_by: str
+    """lower-case letters, digits, dot, dash and underscore; at most 63"""
+    server_time: datetime
+
+
 class CheckpointView(Model):
     """The latest signed checkpoint (C2SP `tlog-checkpoint`)."""
 
@@ -408,6 +488,18 @@ class Delegation(Model):
     """lower-case letters, digits, dot, dash and underscore; at most 63"""
     until: datetime
     at: Optional[datetime] = None
+
+
+class DelegationView(Model):
+    """At this gate, `to` may sign in `role` for `person` until then."""
+
+    person: str
+    """lower-case letters, digits, dot, dash and underscore; at most 63"""
+    to: str
+    """lower-case letters, digits, dot, dash and underscore; at most 63"""
+    role: str
+    """lower-case letters, digits, dot, dash and underscore; at most 63"""
+    until: datetime
 
 
 class Delivery(Model):
@@ -858,6 +950,7 @@ class Incident(Model):
         sighting: a reference to what was seen and where.
         triaged_at: when somebody first looked and judged; None until then.
         closed_at: when it was closed with `outcome`; None while it is open.
+        quorum: a leak: closing it takes the plan's quorum, however small it is.
     """
 
     id: str
@@ -876,6 +969,7 @@ class Incident(Model):
     triaged_at: Optional[datetime] = None
     closed_at: Optional[datetime] = None
     outcome: Optional[str] = None
+    quorum: Optional[bool] = None
 
 
 class IncidentBody(Model):
@@ -1233,6 +1327,21 @@ class NewSecretView(Model):
     server_time: datetime
     webhook: Webhook
     secret: str
+
+
+class NoticeNumbers(Model):
+    """The numbers of notices that are sent, or sent again."""
+
+    server_time: datetime
+    numbers: list[int]
+
+
+class NoticePage(Model):
+    """Notices, newest first."""
+
+    server_time: datetime
+    items: list[Told]
+    next_cursor: Optional[str]
 
 
 class OpeningHours(Model):
@@ -1746,6 +1855,12 @@ class RedriveBody(Model):
     number: Optional[int] = None
 
 
+class RedriveNotices(Model):
+    """Which dead notice to try again, with those of its message; left out, all."""
+
+    number: Optional[int] = None
+
+
 class Redriven(Model):
     """The numbers that are tried again."""
 
@@ -2232,13 +2347,14 @@ class SignOffView(Model):
 
 
 class Signature(Model):
-    """Who signed in which role, as the history of a step keeps it."""
+    """Who signed in which role, as the history of a step keeps it; of an invited reviewer, who invited them."""
 
     person: str
     """lower-case letters, digits, dot, dash and underscore; at most 63"""
     role: str
     """lower-case letters, digits, dot, dash and underscore; at most 63"""
     at: datetime
+    invited_by: Optional[str] = None
 
 
 class SourceView(Model):
@@ -2473,6 +2589,24 @@ class TokenView(Model):
     last_used_at: Optional[datetime]
 
 
+class Told(Model):
+    """One notice of a channel, and what became of it. `message`: the number of the first notice in its message."""
+
+    number: int
+    topic: Topic
+    type: str
+    release: Optional[str]
+    event: Optional[int]
+    message: Optional[int]
+    urgent: bool
+    status: Literal['pending', 'delivered', 'dead', 'superseded']
+    attempts: int
+    error: Optional[str]
+    planned_at: datetime
+    due_at: datetime
+    done_at: Optional[datetime]
+
+
 class TriageBody(Model):
     """How bad, how sure, whose copy."""
 
@@ -2503,6 +2637,7 @@ class Verdict(Model):
         open: every condition holds.
         unmet: every condition that does not, waived ones left out.
         waived: codes that break-glass lifted, of those that would be unmet.
+        delegations: who may sign this gate in somebody else's role, for whom, and until when.
         opens_at: when the gate will open if nothing changes; None when somebody has to do something first.
         changes_at: the next instant at which time alone changes this verdict (a clock is met, a sign-off expires).
         etag: changes exactly when what people decide on changes; clocks do not change it.
@@ -2522,6 +2657,7 @@ class Verdict(Model):
     opens_at: Optional[datetime]
     changes_at: Optional[datetime]
     etag: str
+    delegations: Optional[list[DelegationView]] = None
     shares: Optional[list[ShareView]] = None
 
 
@@ -2679,6 +2815,11 @@ BodyBackChannelLogout.model_rebuild()
 BodyUploadEvidence.model_rebuild()
 BreakGlassAsked.model_rebuild()
 BreakGlassBody.model_rebuild()
+Channel.model_rebuild()
+ChannelBody.model_rebuild()
+ChannelChange.model_rebuild()
+ChannelPage.model_rebuild()
+ChannelView.model_rebuild()
 CheckpointView.model_rebuild()
 CloseIncidentAsked.model_rebuild()
 CloseIncidentBody.model_rebuild()
@@ -2692,6 +2833,7 @@ CreateReleaseBody.model_rebuild()
 DelegateAsked.model_rebuild()
 DelegateBody.model_rebuild()
 Delegation.model_rebuild()
+DelegationView.model_rebuild()
 Delivery.model_rebuild()
 DeliveryPage.model_rebuild()
 Deployment.model_rebuild()
@@ -2757,6 +2899,8 @@ MonitorKeyView.model_rebuild()
 MonitorList.model_rebuild()
 MonitorRequirement.model_rebuild()
 NewSecretView.model_rebuild()
+NoticeNumbers.model_rebuild()
+NoticePage.model_rebuild()
 OpeningHours.model_rebuild()
 ParentBody.model_rebuild()
 ParentDetail.model_rebuild()
@@ -2800,6 +2944,7 @@ ReceiptDetail.model_rebuild()
 ReceiptList.model_rebuild()
 ReceiptView.model_rebuild()
 RedriveBody.model_rebuild()
+RedriveNotices.model_rebuild()
 Redriven.model_rebuild()
 RegisterArtifactAsked.model_rebuild()
 RegisteredPartner.model_rebuild()
@@ -2855,6 +3000,7 @@ Token.model_rebuild()
 TokenBody.model_rebuild()
 TokenList.model_rebuild()
 TokenView.model_rebuild()
+Told.model_rebuild()
 TriageBody.model_rebuild()
 TriageIncidentAsked.model_rebuild()
 Verdict.model_rebuild()

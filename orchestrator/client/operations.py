@@ -251,7 +251,7 @@ def triage_incident(release: str, incident: str, body: Union[m.TriageBody, Mappi
 
 
 def close_incident(release: str, incident: str, body: Union[m.CloseIncidentBody, Mapping[str, Any]], *, idempotency_key: Optional[str] = None) -> Call[m.CommandResult]:
-    """Close an incident with a written outcome; a severe one by a quorum.
+    """Close an incident with a written outcome; a severe one, and every leak, by a quorum.
 
     Needs the permission `incident:close`.
     """
@@ -771,6 +771,46 @@ def redrive_webhook(webhook: str, body: Union[m.RedriveBody, Mapping[str, Any]])
 def replay_webhook(webhook: str, body: Union[m.ReplayBody, Mapping[str, Any]]) -> Call[m.WebhookView]:
     """Deliver everything behind an event again, under new numbers."""
     return Call("replayWebhook", "POST", filled("/v1/webhooks/{webhook}/replay", webhook=webhook), m.WebhookView, body=plain(body), sends="json")
+
+
+def list_channels(*, owner: Optional[str] = None, cursor: Optional[str] = None, limit: Optional[int] = None) -> Call[m.ChannelPage]:
+    """One's own channels; for operators anybody's, and the shared ones."""
+    return Call("listChannels", "GET", "/v1/notices/channels", m.ChannelPage, query={"owner": owner, "cursor": cursor, "limit": limit})
+
+
+def add_channel(body: Union[m.ChannelBody, Mapping[str, Any]], *, idempotency_key: Optional[str] = None) -> Call[m.ChannelView]:
+    """Add a channel: a mail address, or an address of `apprise`. It is told of what happens from here on."""
+    return Call("addChannel", "POST", "/v1/notices/channels", m.ChannelView, body=plain(body), sends="json", headers={"Idempotency-Key": idempotency_key}, keyed=True)
+
+
+def get_channel(channel: str) -> Call[m.ChannelView]:
+    """A channel."""
+    return Call("getChannel", "GET", filled("/v1/notices/channels/{channel}", channel=channel), m.ChannelView)
+
+
+def remove_channel(channel: str) -> Call[m.ChannelView]:
+    """Remove a channel with its address and everything that was planned for it; the answer is what it was."""
+    return Call("removeChannel", "DELETE", filled("/v1/notices/channels/{channel}", channel=channel), m.ChannelView)
+
+
+def change_channel(channel: str, body: Union[m.ChannelChange, Mapping[str, Any]]) -> Call[m.ChannelView]:
+    """Choose other topics, or switch a channel off or on; then it goes on where it was."""
+    return Call("changeChannel", "PATCH", filled("/v1/notices/channels/{channel}", channel=channel), m.ChannelView, body=plain(body), sends="json")
+
+
+def test_channel(channel: str) -> Call[m.NoticeNumbers]:
+    """Send a notice that only shows that the channel works; its number, to look for in its list."""
+    return Call("testChannel", "POST", filled("/v1/notices/channels/{channel}/test", channel=channel), m.NoticeNumbers)
+
+
+def list_notices(channel: str, *, status: Optional[Literal['pending', 'delivered', 'dead', 'superseded']] = None, cursor: Optional[str] = None, limit: Optional[int] = None) -> Call[m.NoticePage]:
+    """What became of each notice of a channel."""
+    return Call("listNotices", "GET", filled("/v1/notices/channels/{channel}/notices", channel=channel), m.NoticePage, query={"status": status, "cursor": cursor, "limit": limit})
+
+
+def redrive_notices(channel: str, body: Union[m.RedriveNotices, Mapping[str, Any]]) -> Call[m.NoticeNumbers]:
+    """Try dead notices again, all or those of one message, under their old numbers."""
+    return Call("redriveNotices", "POST", filled("/v1/notices/channels/{channel}/redrive", channel=channel), m.NoticeNumbers, body=plain(body), sends="json")
 
 
 def list_audit_entries(*, start: Optional[int] = None, release: Optional[str] = None, kind: Optional[Literal['event', 'refusal', 'custody', 'access', 'admin']] = None, limit: Optional[int] = None) -> Call[m.AuditPage]:
