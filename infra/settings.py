@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     )
     mail_url_file: Path | None = Field(
         default=None,
-        description="File with the address of the mail server: `smtps://user:password@host`, `smtp+starttls://user:password@host`, or "
+        description="File with the address of the mail server: `smtps://user:[password]@host`, `smtp+starttls://user:[password]@host`, or "
         "`smtp://127.0.0.1`. A secret of worker-notices alone.",
     )
     mail_ca_file: Path | None = Field(
