@@ -2,8 +2,8 @@
 
 Where the server is, and with which password, is one address in a secret file:
 
-    smtps://user:password@mail.example.org:465       TLS from the first byte
-    smtp+starttls://user:password@mail.example.org   STARTTLS; a server that does not offer it gets nothing
+    smtps://user:[password]@mail.example.org:465       TLS from the first byte
+    smtp+starttls://user:[password]@mail.example.org   STARTTLS; a server that does not offer it gets nothing
     smtp://127.0.0.1:25                              in clear: only where nobody else listens
 
 User and password are percent-encoded. Neither they nor what the server says ever stand in an error: only its codes.
