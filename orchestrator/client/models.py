@@ -1248,6 +1248,22 @@ class LinksBody(Model):
     """paths in the manifest"""
 
 
+class LockRequest(Model):
+    """One key that people have to approve at the key service.
+
+    Attributes:
+        about: the artifact whose key is asked for.
+        accessor: what approvers look at and approve the request by; it opens nothing.
+        expires_at: when the request lapses; custody then makes a new one.
+        approved_by: who has approved so far, as the key service names them.
+    """
+
+    about: str
+    accessor: str
+    expires_at: Optional[datetime] = None
+    approved_by: Optional[list[str]] = None
+
+
 class MakeGrantAsked(Model):
     """Ask for the grant of a partner who became ready after the step was entered; renews one, or makes it for a new key.
 
@@ -1946,6 +1962,8 @@ class ReleaseDetail(Model):
     access_working: bool
     window_stands_because: Optional[str]
     live_grants: int
+    custody_waits: Optional[list[StandingWait]] = None
+    """what custody waits for, while a step is entered or a late grant (`partner`) is made; it goes on by itself"""
 
 
 class ReleasePage(Model):
@@ -2398,6 +2416,20 @@ class StandingHold(Model):
     incident: Optional[str] = None
 
 
+class StandingWait(Model):
+    """A wait that stands: since when, at which approach to which step, and for which partner's late grant if for one."""
+
+    what: Literal['second_lock', 'clock']
+    message: str
+    step: str
+    """lower-case letters, digits, dot, dash and underscore; at most 63"""
+    attempt: int
+    since: datetime
+    approvers: Optional[str] = None
+    requests: Optional[list[LockRequest]] = None
+    partner: Optional[str] = None
+
+
 class StepInput(Model):
     """One entry of the plan: which stage, which components, for which audience, behind which gate."""
 
@@ -2464,6 +2496,8 @@ class StepDetail(Model):
     release: str
     """lower-case letters, digits, dot, dash and underscore; at most 63"""
     definition: StepOutput
+    waits: Optional[StandingWait] = None
+    """while the step is entered: what custody waits for, since when"""
 
 
 class StepList(Model):
@@ -2494,6 +2528,8 @@ class StepView(Model):
     unmet: Optional[int]
     """of the next step: how many conditions are unmet"""
     opens_at: Optional[datetime]
+    waits: Optional[StandingWait] = None
+    """while the step is entered: what custody waits for, since when"""
 
 
 class SubmitEvidenceAsked(Model):
@@ -2640,6 +2676,7 @@ class Verdict(Model):
         delegations: who may sign this gate in somebody else's role, for whom, and until when.
         opens_at: when the gate will open if nothing changes; None when somebody has to do something first.
         changes_at: the next instant at which time alone changes this verdict (a clock is met, a sign-off expires).
+        waits: what custody waits for while the step is being entered; also among the unmet conditions.
         etag: changes exactly when what people decide on changes; clocks do not change it.
     """
 
@@ -2659,6 +2696,7 @@ class Verdict(Model):
     etag: str
     delegations: Optional[list[DelegationView]] = None
     shares: Optional[list[ShareView]] = None
+    waits: Optional[StandingWait] = None
 
 
 class VerdictView(Model):
@@ -2891,6 +2929,7 @@ KeyShares.model_rebuild()
 LeakReportBody.model_rebuild()
 LeakReportView.model_rebuild()
 LinksBody.model_rebuild()
+LockRequest.model_rebuild()
 MakeGrantAsked.model_rebuild()
 MakeGrantBody.model_rebuild()
 Mark.model_rebuild()
@@ -2985,6 +3024,7 @@ SignOffView.model_rebuild()
 Signature.model_rebuild()
 SourceView.model_rebuild()
 StandingHold.model_rebuild()
+StandingWait.model_rebuild()
 StepInput.model_rebuild()
 StepOutput.model_rebuild()
 StepComponent.model_rebuild()
