@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 from playwright.sync_api import Page, expect
+from rich.console import Console
 
+from orchestrator.cli.pictures import gate_picture
+from orchestrator.domain.custody_wait import CustodyWait, LockRequest
+from orchestrator.domain.events import CustodyWaits, EntryBegan
 from orchestrator.domain.state import gate_subject
 from orchestrator.records import database, releases
 from orchestrator.trust.decisions import check_sign_off, check_withdrawal
@@ -248,3 +254,36 @@ def test_a_token_that_is_revoked_ends_its_sessions(site, sealed):
     site.api.ok(site.api.call("olaf", "DELETE", f"/v1/principals/sam/tokens/{token['id']}"))
     page.reload()
     expect(page.locator("h1")).to_have_text("Sign in")
+
+
+def test_a_gate_that_waits_for_the_second_lock_says_for_whom_and_since_when(site, sealed):
+    ready_for_sign_off(site, sealed)
+    found = state(site)
+    head = {"at": site.api.clock(), "by": "sluice", "command_id": "entry"}
+    subject = gate_subject(found, found.plan.step("demo")).digest
+    request = LockRequest(about=sealed.id, accessor="acc-1234", approved_by=["userpass-alice"])
+    wait = CustodyWait(
+        what="second_lock", message="two of the board must approve", approvers="the board", requests=[request]
+    )
+    place = {"step": "demo", "attempt": found.attempt}
+    made = [EntryBegan(**head, **place, subject=subject), CustodyWaits(**head, **place, wait=wait)]
+    asked = releases.Append(RELEASE, found.seq + 1, made, "entry", "begin_entry", subject, "sluice")
+    with database.writing(site.api.engine) as session:
+        releases.append(session, asked, site.api.clock())
+    gate = site.api.ok(site.api.gate("demo"))
+    assert gate["verdict"]["waits"]["requests"][0]["accessor"] == "acc-1234"
+    assert "second_lock" in {condition["code"] for condition in gate["verdict"]["unmet"]}
+    shown = Console(width=200, file=StringIO())
+    shown.print(gate_picture(gate))
+    line = shown.file.getvalue()
+    for told in ("the board", "acc-1234", "userpass-alice"):
+        assert told in line
+    page = site.open("sam")
+    expect(page.locator(".waits")).to_contain_text("two of the board must approve")
+    page.goto(f"{site.url}/console/releases/{RELEASE}")
+    expect(page.locator("main")).to_contain_text("Custody waits at demo")
+    page.goto(f"{site.url}/console/releases/{RELEASE}/steps/demo")
+    banner = page.locator(".banner.warn")
+    for told in ("Custody waits since", "the board", "acc-1234", "userpass-alice"):
+        expect(banner).to_contain_text(told)
+    site.shot(page, "second-lock")
