@@ -3,9 +3,9 @@
     settings     the role may start with them; its secret files can be read, by their owner alone
     disk         space where the data folder is
     database     reachable · PostgreSQL's version · clock beside ours · schema revision · tables as the models have them · may write
-    temporal     reachable · version · namespace · search attributes · clock beside ours
+    temporal     reachable · version · namespace · search attributes
     store        reachable, and what this server really does (tried with one tiny object, which is removed)
-    key service  healthy · one key wrapped and unwrapped · refuses another context
+    key service  healthy · one key wrapped and unwrapped · refuses another context · clock beside ours (OpenBao)
     custody      its public file is there, and says what custody's own keys say
     mail         the mail server answers, secures the connection, and takes user and password
 
@@ -18,19 +18,21 @@ import asyncio
 import os
 import secrets
 import shutil
+import ssl
 import stat
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from infra.settings import PREFIX, Role, Settings, SettingsError
+from infra.settings import PREFIX, KeyProvider, Role, Settings, SettingsError
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -40,7 +42,21 @@ _FREE_PROBLEM, _FREE_WARNING = 1 << 30, 10 << 30
 _POSTGRES_SINCE = 140_000
 _STORE_MATTERS = ("conditional_create", "part_checksums", "resume", "range_reads")
 _USES_STORE = frozenset({Role.API, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.STACK})
+_WRITES_STORE = frozenset({Role.TRANSFER, Role.CUSTODY, Role.STACK})
 _USES_TEMPORAL = frozenset({Role.API, Role.RELEASES, Role.TRANSFER, Role.CUSTODY, Role.LEAKS, Role.STACK})
+
+
+#: The oldest server that versions workers, and the one that this version was tried on.
+_TEMPORAL_SINCE, _TEMPORAL_TRIED = (1, 28), (1, 32)
+_DATABASE_REMEDIES = {
+    "password": "put this user's password into the file that SLUICE_DATABASE_PASSWORD_FILE names",
+    "pg_hba.conf": "let this machine and user in by the server's pg_hba.conf",
+    "does not exist": "make user and database with `sluice prepare postgres`, or correct SLUICE_DATABASE_URL",
+    "InsufficientPrivilege": "use the owner of the records; custody's own user gets its rights by `sluice migrate` with "
+    "SLUICE_DATABASE_CUSTODY_USER",
+    "too many": "raise the server's max_connections, or lower SLUICE_DATABASE_POOL_SIZE",
+    "starting up": "wait until the server is up",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +107,7 @@ async def examine(settings: Settings, role: Role) -> Examination:
     if role in _USES_TEMPORAL:
         await _temporal(seen, settings)
     if role in _USES_STORE:
-        await asyncio.to_thread(_store, seen, settings)
+        await asyncio.to_thread(_store, seen, settings, role)
     if role in {Role.CUSTODY, Role.STACK}:
         await asyncio.to_thread(_custody, seen, settings)
     elif role in {Role.API, Role.TRANSFER}:
@@ -160,11 +176,23 @@ def _disk(seen: Examination, settings: Settings) -> None:
 
 def _database(seen: Examination, settings: Settings) -> None:
     from infra.parts import records_engine
+    from orchestrator.domain.errors import SluiceError
 
     with seen.trying("database", "check SLUICE_DATABASE_URL, the password's file, and that the server runs"):
         engine = records_engine(settings)
         try:
+            with engine.connect():
+                pass
             _reached(seen, engine, settings)
+        except (OperationalError, ProgrammingError, SluiceError) as error:
+            words = (
+                error.detail if isinstance(error, SluiceError) else str(error.orig).strip().splitlines()[0]
+            )
+            words = words[:300]
+            remedy = next((do for said, do in _DATABASE_REMEDIES.items() if said in words), "")
+            away = "check SLUICE_DATABASE_URL, and that the server runs"
+            found = words if remedy else f"the database does not answer: {words}"
+            seen.note("database", "problem", found, remedy or away)
         finally:
             engine.dispose()
 
@@ -247,7 +275,7 @@ async def _temporal(seen: Examination, settings: Settings) -> None:
         info = await client.workflow_service.get_system_info(
             GetSystemInfoRequest(), timeout=timedelta(seconds=5)
         )
-        seen.note("temporal", "ok", f"server {info.server_version or 'of unknown version'} answers")
+        _temporal_version(seen, info.server_version)
         described = await client.workflow_service.describe_namespace(
             DescribeNamespaceRequest(namespace=client.namespace), timeout=timedelta(seconds=5)
         )
@@ -277,17 +305,41 @@ async def _temporal(seen: Examination, settings: Settings) -> None:
         )
 
 
+def _temporal_version(seen: Examination, version: str) -> None:
+    numbers = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2] if part.isdigit())
+    words = f"server {version or 'of unknown version'} answers"
+    if not numbers or numbers >= _TEMPORAL_TRIED:
+        seen.note("temporal", "ok", words)
+    elif numbers >= _TEMPORAL_SINCE:
+        tried = ".".join(map(str, _TEMPORAL_TRIED))
+        do = f"upgrade to {tried}: on an older one, releases may stay on an old build (`sluice builds list`)"
+        seen.note("temporal", "warning", words, do)
+    else:
+        do = f"upgrade to {'.'.join(map(str, _TEMPORAL_SINCE))} or newer: this one cannot version workers"
+        seen.note("temporal", "problem", words, do)
+
+
 # --- the object store
 
 
-def _store(seen: Examination, settings: Settings) -> None:
+def _store(seen: Examination, settings: Settings, role: Role = Role.STACK) -> None:
     from infra.parts import StoreOpener
 
     do = "check SLUICE_STORE_URI, the endpoint, the credentials and their rights on the bucket"
     with seen.trying("store", do), StoreOpener(settings)(settings.effective_store_uri) as store:
+        next(iter(store.list()), None)
         features = store.features()
-        lacking = [name for name in _STORE_MATTERS if not getattr(features, name)]
         seen.note("store", "ok", f"{store.uri} answers")
+        if any("may not write" in why for why in features.lacking.values()):
+            level: Level = "problem" if role in _WRITES_STORE else "ok"
+            told = (
+                "let it write there, or correct the credentials (docs/stores.md)"
+                if level == "problem"
+                else ""
+            )
+            seen.note("store rights", level, "this process may read there and not write", told)
+            return
+        lacking = [name for name in _STORE_MATTERS if not getattr(features, name)]
         for name in lacking:
             seen.note(
                 "store features",
@@ -306,17 +358,20 @@ def _custody(seen: Examination, settings: Settings) -> None:
     from artifacts.custody.base import wrapping_context
     from artifacts.custody.errors import WrappedKeyInvalid
     from artifacts.custody.local import InsecureUnprotectedKeyring
-    from infra.provision import key_provider
+    from infra.provision import close_provider, key_provider
 
     do = "see docs/key-providers.md: the server, the token, the policy and the key"
-    with seen.trying("key service", do), warnings.catch_warnings():
+    with seen.trying("key service", do), warnings.catch_warnings(), ExitStack() as ending:
         warnings.simplefilter("ignore", InsecureUnprotectedKeyring)  # said as a finding below
         provider = key_provider(settings)
+        ending.callback(close_provider, provider)
         described, health = provider.describe(), provider.health()
         if not health.ok:
             seen.note("key service", "problem", health.detail, do)
             return
         seen.note("key service", "ok", described.detail)
+        if settings.key_provider is KeyProvider.OPENBAO:
+            _openbao_clock(seen, settings)
         key, context = secrets.token_bytes(32), wrapping_context("doctor", "doctor", "sha256:" + "0" * 64)
         wrapped = provider.wrap(key, context)
         if provider.unwrap(wrapped, context) != key:
@@ -336,6 +391,21 @@ def _custody(seen: Examination, settings: Settings) -> None:
         if not described.protected:
             seen.note("key service", "warning", "the key is not protected", "use OpenBao, Vault or AWS KMS")
         _same_public(seen, settings, provider)
+
+
+def _openbao_clock(seen: Examination, settings: Settings) -> None:
+    """Its tokens and leases end by its clock."""
+    import httpx
+
+    ca = settings.openbao_ca_file
+    trusted: ssl.SSLContext | bool = True if ca is None else ssl.create_default_context(cafile=str(ca))
+    before = time.time()
+    answer = httpx.get(
+        f"{settings.openbao_address}/v1/sys/health", verify=trusted, timeout=5, trust_env=False
+    )
+    theirs = answer.json().get("server_time_utc")
+    if isinstance(theirs, int):
+        _skew(seen, "key service clock", theirs + 0.5 - (before + time.time()) / 2)
 
 
 def _same_public(seen: Examination, settings: Settings, provider: Any) -> None:

@@ -61,7 +61,11 @@ def provision_dev(settings: Settings) -> None:
         (settings.data_dir / "ingest").mkdir(mode=0o700, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InsecureUnprotectedKeyring)  # said when custody itself opens it
-        custody_keys(settings, key_provider(settings, make=True))
+        provider = key_provider(settings, make=True)
+        try:
+            custody_keys(settings, provider)
+        finally:
+            close_provider(provider)
     monitor_keys(settings)
 
 
@@ -98,6 +102,12 @@ def read_custody_public(path: Path) -> CustodyPublic:
         return CustodyPublic(**json.loads(read_secret(path, "custody_public_file")))
     except (ValueError, TypeError):
         raise InvalidSettingError(f"SLUICE_CUSTODY_PUBLIC_FILE: {path} is malformed") from None
+
+
+def close_provider(provider: KeyProvider) -> None:
+    """Give back what a provider holds open, where it holds anything: for those who need it once."""
+    if isinstance(provider, OpenBaoTransit):
+        provider.close()
 
 
 def key_provider(settings: Settings, *, make: bool = False) -> KeyProvider:
