@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from temporalio.client import Client
+from temporalio.worker import UnsandboxedWorkflowRunner
 
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd
@@ -147,3 +149,23 @@ async def test_marked_copies_are_made_before_their_envelopes(temporal_client: Cl
         assert [(copy.of, copy.artifact) for copy in grant.copies] == [("a1", "copy-uni")]
         await release.send(cmd.Abort(command_id="abort", actor=MANAGER, reason="enough"))
         await release.handle.result()
+
+
+async def test_a_rotation_waits_for_the_people_behind_its_keys(
+    temporal_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.rotation._ASK_AGAIN", timedelta(seconds=0.3))
+    world = World(waits={names.RESEAL_ARTIFACT: [names.WAITS_FOR_LOCK, [], None, {}]})
+    async with workers(temporal_client, world, workflow_runner=UnsandboxedWorkflowRunner()):
+        release = await at_demo(temporal_client, world)
+        await release.send(rotate())
+        async with asyncio.timeout(20):
+            while not world.calls[names.RESEAL_ARTIFACT]:
+                await asyncio.sleep(0.02)
+        assert release.state.pending_rotations, "it has not failed"
+        world.waits.clear()
+        await until(release, "keys_rotation_ended")
+        (rotation,) = release.state.rotations.values()
+        assert rotation.failed is None
+        assert rotation.done
+        await release.handle.terminate()
