@@ -26,8 +26,8 @@ _WEIGHTS = {
     "slow": 2,
     "half-open": 2,
     "lost": 3,
-    "5xx": 2,
-    "5xx after": 2,
+    "5xx": 3,
+    "5xx after": 3,
     "full disk": 2,
     "clock": 3,
     "versions": 1,
@@ -39,6 +39,8 @@ _AHEAD = 10.0
 #: Beyond this the signatures' tolerance ends (five minutes), and custody has to refuse its own clock.
 _FAR_BACK = 3600.0
 _OFF = 200.0
+#: Seconds that an answer to be spoiled is waited for, where nobody asks (S3 is asked seldom).
+_SOMEBODY_ASKS_S = 8.0
 #: Seconds in which everything has to be ready again after a fault.
 _BACK_S = 600.0
 
@@ -156,9 +158,14 @@ class Injector:
             length = self.rng.uniform(0.3, self.longest)
             delay = self.rng.uniform(0.05, 0.3)
             before = link.spoiled
+            spoils = mode in {"lost", *_HTTP_ONLY}
             with link.misbehaving(mode, delay):
                 await asyncio.sleep(length)
-            if mode in {"lost", *_HTTP_ONLY} and link.spoiled == before:
+                waited = 0.0
+                while spoils and link.spoiled == before and waited < _SOMEBODY_ASKS_S:
+                    await asyncio.sleep(0.1)
+                    waited += 0.1
+            if spoils and link.spoiled == before:
                 return  # nobody asked anything meanwhile: nothing was lost
             self._count(mode, link.name, length)
 
