@@ -83,7 +83,7 @@ def test_a_live_stream_brings_what_happens_and_beats_in_between(api: Api) -> Non
     got: list[str] = []
     listener = threading.Thread(target=lambda: got.append(api.get("ann", api.path("/events/stream")).text))
     listener.start()
-    time.sleep(2.5)
+    time.sleep(4)
     api.ok(api.post("sam", api.path("/hold"), {"reason": "live"}))
     api.ok(api.post("mia", api.path("/abort"), {"reason": "given up"}))
     listener.join(10)

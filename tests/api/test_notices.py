@@ -97,7 +97,7 @@ def test_what_is_no_channel_is_refused_without_showing_it(noticing: Api, body: d
 
 def test_without_a_mail_server_no_mail_address_is_taken(api: Api) -> None:
     answer = api.post("sam", CHANNELS, {"kind": "mail", "address": "sam@example.org"})
-    assert answer.status_code == 503
+    assert answer.status_code == 409
     assert "SLUICE_MAIL_FROM" in answer.text
 
 

@@ -14,7 +14,7 @@ from orchestrator.api.creating import CreatingDep
 from orchestrator.api.deps import Deps, Parts
 from orchestrator.api.routers.releases import Cursor, Limit
 from orchestrator.api.views import Timed
-from orchestrator.domain.errors import Malformed, NotFound, NotPermitted, Reason, Unavailable
+from orchestrator.domain.errors import Conflict, Malformed, NotFound, NotPermitted, Reason, Unavailable
 from orchestrator.domain.notices import CHOICES, PARTNER_CHOICES, Topic
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.values import Frozen, Line, Name
@@ -88,7 +88,7 @@ class NoticeNumbers(Timed):
     numbers: list[int]
 
 
-@router.post("", operation_id="addChannel", **guarded(None, 404, 409, 413, 503, success=201))
+@router.post("", operation_id="addChannel", **guarded(None, 403, 404, 409, 413, 503, success=201))
 def add_channel(body: ChannelBody, caller: AnyCaller, creating: CreatingDep, deps: Parts) -> ChannelView:
     """Add a channel: a mail address, or an address of `apprise`. It is told of what happens from here on."""
     cipher, now = _cipher(deps), deps.now()
@@ -254,7 +254,7 @@ def _check(body: ChannelBody, deps: Deps) -> None:
     address = body.address.strip()
     if body.kind == "mail":
         if not deps.settings.mail:
-            raise Unavailable(
+            raise Conflict(
                 "no mail server is set up here",
                 [
                     Reason(
@@ -265,7 +265,7 @@ def _check(body: ChannelBody, deps: Deps) -> None:
             )
         fault = None if _MAIL.match(address) else "give one mail address, such as mia@example.org"
     elif deps.apprise_fault is None:
-        raise Unavailable("apprise is not set up here", [Reason("apprise", "add a mail address")])
+        raise Conflict("apprise is not set up here", [Reason("apprise", "add a mail address")])
     elif not address.isascii() or not address.isprintable() or "://" not in address:
         fault = "give one address of apprise, such as slack://…"
     else:
