@@ -3,7 +3,8 @@
 Each is a composition root: it builds the settings, checks that this role may start with them, sets up logging, builds its parts (in
 `infra.roots`, one function a role), and runs until SIGTERM or SIGINT; then it finishes what it began within `SLUICE_SHUTDOWN_SECONDS`.
 
-Exit codes: 0 ended as asked · 2 the settings don't allow a start · 3 something it needs isn't there · 1 anything else.
+Exit codes: 0 ended as asked · 2 the settings don't allow a start · 3 something it needs isn't there · 4 told to end, it did not in
+time · 1 anything else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -27,6 +29,9 @@ from infra.telemetry.tracing import start_tracing
 from infra.temporal import TemporalError
 
 log = structlog.get_logger("run")
+
+#: How much longer than `SLUICE_SHUTDOWN_SECONDS` a process takes at most; less than whoever started it waits before it kills.
+_LATE_S = 4.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,8 +85,15 @@ def _collect_less() -> None:
 async def _until_told(settings: Settings, role: Role) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        stop.set()
+        late = threading.Timer(settings.shutdown_seconds + _LATE_S, _too_late)
+        late.daemon = True
+        late.start()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, told)
     tracing = start_tracing(settings, role.value)
     try:
         await ROOTS[role](settings, stop)
@@ -89,6 +101,12 @@ async def _until_told(settings: Settings, role: Role) -> None:
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
     log.info("ended")
+
+
+def _too_late() -> None:
+    """End all the same: the SDK may wait for ever for a local activity that was asked for as it ended. Whoever takes over does it."""
+    log.error("did not end in time; what was begun is taken up by another process")
+    leave(4)
 
 
 def leave(code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,6 +19,20 @@ from orchestrator.domain.decide_late import late_id
 from orchestrator.domain.events import AnyEvent
 from orchestrator.domain.evolve import fold
 from orchestrator.domain.state import ReleaseState
+
+
+async def settled(world: World) -> None:
+    """Wait until no workflow writes any more, before workers end.
+
+    A worker of the SDK (1.35) that is told to end while a workflow has just asked for a local activity may wait for it for ever.
+    """
+    before = None
+    for _ in range(100):
+        now = sum(world.calls.values())
+        if now == before:
+            return
+        before = now
+        await asyncio.sleep(0.06)
 
 
 @dataclass
