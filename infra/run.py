@@ -104,7 +104,7 @@ async def _until_told(settings: Settings, role: Role) -> None:
 
 
 def _too_late() -> None:
-    """End all the same: the SDK may wait for ever for a local activity that was asked for as it ended. Whoever takes over does it."""
+    """End all the same: the SDK waits for what it retries, such as events for records that are away. Whoever takes over does it."""
     log.error("did not end in time; what was begun is taken up by another process")
     leave(4)
 

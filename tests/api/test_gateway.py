@@ -30,7 +30,7 @@ from orchestrator.domain.errors import (
 from orchestrator.domain.permissions import Role
 from tests.support.plans import MANAGER, actor, five_stage_plan
 from tests.support.temporal import TEST_CODEC_KEYS, free_port
-from tests.support.world import World, settled
+from tests.support.world import World
 from workflows.release import ReleaseWorkflow
 
 pytestmark = pytest.mark.stack
@@ -57,7 +57,6 @@ async def worker(client: Client) -> AsyncIterator[World]:
         )
         async with releases, transfer:
             yield world
-            await settled(world)
 
 
 def creation(release: str, **plan: object) -> cmd.CreateRelease:

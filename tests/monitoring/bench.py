@@ -181,7 +181,6 @@ class LeakBench:
                 ),
             ):
                 yield self
-                await asyncio.sleep(0.1)  # see `tests.support.world.settled`
 
     @property
     def temporal(self) -> Client:

@@ -26,7 +26,7 @@ from orchestrator.domain.gate import verdict
 from orchestrator.domain.waits import waits as pending_things
 from tests.support.plans import MANAGER, PIPELINE, RATINGS, RECIPIENT, actor, five_stage_plan
 from tests.support.temporal import VirtualTime
-from tests.support.world import World, settled
+from tests.support.world import World
 from workflows.release import ReleaseWorkflow
 from workflows.rotation import RotationWorkflow
 
@@ -79,7 +79,6 @@ async def workers(
             ),
         ):
             yield {}
-            await settled(world)
 
 
 class Release:

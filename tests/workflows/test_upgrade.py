@@ -309,7 +309,8 @@ async def refused_to_replay(release: Release) -> bool:
 
 async def test_every_saved_history_tells_the_change_from_the_patched_one() -> None:
     """The replay tests would have stopped the mistake: no history of a release bears it, each bears the patched change."""
-    ours = [path for path in HISTORIES if "leak-sweep" not in path.name]
+    others = ("leak-sweep", "hub-sweep", "ingest")
+    ours = [path for path in HISTORIES if not path.stem.endswith(others)]
     assert ours
     for path in ours:
         await replayer(TEST_CODEC_KEYS, [Patched]).replay_workflow(saved(path))
