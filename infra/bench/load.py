@@ -363,7 +363,11 @@ def rows_of(
     errors = [error for seen in load.seen.values() for error in seen.errors]
     note = f"{len(load.releases)} open releases, rest {load.rest} s, {seconds:.0f} s"
     rows.append(Row("requests answered", asked / seconds, "per s", runs=asked, note=note))
-    rows.append(Row("errors", len(errors), "", aim=0, met=not errors, note=" ".join((errors or [""])[0].split())[:200]))
+    rows.append(
+        Row(
+            "errors", len(errors), "", aim=0, met=not errors, note=" ".join((errors or [""])[0].split())[:200]
+        )
+    )
     conflicts = sum(seen.conflicts for seen in load.seen.values())
     rows.append(Row("gates that had changed meanwhile (409, 412)", conflicts, ""))
     for what, seen in sorted(load.seen.items()):
