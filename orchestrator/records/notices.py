@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -26,6 +26,7 @@ from orchestrator.domain.notices import Notice, Topic
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.values import Frozen, Instant, Name
 from orchestrator.records import audit, releases
+from orchestrator.records.claims import Claims
 from orchestrator.records.documents import Cipher
 from orchestrator.records.notice_channels import Kind, context, owner_of, row_of
 from orchestrator.records.notice_planning import Owner, notice_for
@@ -39,6 +40,8 @@ IN_ONE_MESSAGE = 50
 Status = Literal["pending", "delivered", "dead", "superseded"]
 
 _CHANNEL, _NOTICE = table(NoticeChannelRow), table(NoticeRow)
+_CLAIMS = Claims(_CHANNEL)
+claim, release_claim, holds = _CLAIMS.claim, _CLAIMS.release, _CLAIMS.holds
 
 
 class Told(Frozen):
@@ -91,32 +94,9 @@ def due(session: Session, now: datetime, kinds: Sequence[Kind]) -> list[str]:
         _CHANNEL.c.active.is_(True),
         _CHANNEL.c.kind.in_(list(kinds)),
         _CHANNEL.c.due_at <= now,
-        or_(_CHANNEL.c.lease_until.is_(None), _CHANNEL.c.lease_until < now),
+        _CLAIMS.free(now),
     )
     return list(session.execute(statement.order_by(_CHANNEL.c.due_at, _CHANNEL.c.id)).scalars())
-
-
-def claim(session: Session, channel: str, worker: str, now: datetime, lease: timedelta) -> bool:
-    """Take, or prolong, the right to send to a channel; whether this worker has it now."""
-    free = or_(_CHANNEL.c.lease_until.is_(None), _CHANNEL.c.lease_until < now, _CHANNEL.c.lease_by == worker)
-    done = session.execute(
-        update(_CHANNEL)
-        .where(_CHANNEL.c.id == channel, _CHANNEL.c.active.is_(True), free)
-        .values(lease_until=now + lease, lease_by=worker)
-    )
-    return bool(done.rowcount)  # type: ignore[attr-defined]
-
-
-def release_claim(session: Session, channel: str, worker: str) -> None:
-    """Give the right back."""
-    mine = (_CHANNEL.c.id == channel, _CHANNEL.c.lease_by == worker)
-    session.execute(update(_CHANNEL).where(*mine).values(lease_until=None, lease_by=None))
-
-
-def holds(session: Session, channel: str, worker: str) -> bool:
-    """Whether this worker still has the right to send to a channel."""
-    statement = select(_CHANNEL.c.lease_by).where(_CHANNEL.c.id == channel).with_for_update()
-    return session.execute(statement).scalar_one_or_none() == worker
 
 
 def head(session: Session, channel: str, now: datetime, cipher: Cipher) -> Batch | None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -31,6 +31,7 @@ from orchestrator.domain.permissions import Permission
 from orchestrator.domain.showing import event_data, partner_data
 from orchestrator.domain.values import Frozen, Instant, Name
 from orchestrator.records import audit, grants, principals, releases
+from orchestrator.records.claims import Claims
 from orchestrator.records.documents import Cipher
 from orchestrator.records.notice_tables import WebhookDeliveryRow, WebhookRow
 from orchestrator.records.pages import Page, after, cut, decode_cursor, encode_cursor, page_size
@@ -45,6 +46,8 @@ Status = Literal["pending", "delivered", "dead", "superseded"]
 
 _HOOK = table(WebhookRow)
 _DELIVERY = table(WebhookDeliveryRow)
+_CLAIMS = Claims(_HOOK)
+claim, release_claim, holds = _CLAIMS.claim, _CLAIMS.release, _CLAIMS.holds
 
 
 class Webhook(Frozen):
@@ -327,7 +330,7 @@ def due(session: Session, now: datetime) -> list[str]:
     statement = select(_HOOK.c.id).where(
         _HOOK.c.active.is_(True),
         _HOOK.c.due_at <= now,
-        or_(_HOOK.c.lease_until.is_(None), _HOOK.c.lease_until < now),
+        _CLAIMS.free(now),
     )
     return list(session.execute(statement.order_by(_HOOK.c.due_at, _HOOK.c.id)).scalars())
 
@@ -371,29 +374,6 @@ def plan(session: Session, webhook: str, now: datetime, *, limit: int = 200) -> 
             values["due_at"] = now
     session.execute(update(_HOOK).where(_HOOK.c.id == webhook).values(**values))
     return len(found)
-
-
-def claim(session: Session, webhook: str, worker: str, now: datetime, lease: timedelta) -> bool:
-    """Take, or prolong, the right to deliver to an endpoint; whether this worker has it now."""
-    done = session.execute(
-        update(_HOOK)
-        .where(
-            _HOOK.c.id == webhook,
-            _HOOK.c.active.is_(True),
-            or_(_HOOK.c.lease_until.is_(None), _HOOK.c.lease_until < now, _HOOK.c.lease_by == worker),
-        )
-        .values(lease_until=now + lease, lease_by=worker)
-    )
-    return bool(done.rowcount)  # type: ignore[attr-defined]
-
-
-def release_claim(session: Session, webhook: str, worker: str) -> None:
-    """Give the right back."""
-    session.execute(
-        update(_HOOK)
-        .where(_HOOK.c.id == webhook, _HOOK.c.lease_by == worker)
-        .values(lease_until=None, lease_by=None)
-    )
 
 
 def head(session: Session, webhook: str, now: datetime, cipher: Cipher) -> Message | None:
@@ -457,12 +437,6 @@ def note_failure(
         .where(_DELIVERY.c.endpoint == webhook, _DELIVERY.c.number == number)
         .values(attempts=_DELIVERY.c.attempts + 1, answer=answer, error=error[:500], due_at=again_at)
     )
-
-
-def holds(session: Session, webhook: str, worker: str) -> bool:
-    """Whether this worker still has the right to deliver to an endpoint."""
-    statement = select(_HOOK.c.lease_by).where(_HOOK.c.id == webhook).with_for_update()
-    return session.execute(statement).scalar_one_or_none() == worker
 
 
 def forget(session: Session, *, before: datetime) -> int:
