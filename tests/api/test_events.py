@@ -8,6 +8,9 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
+from orchestrator.api.routers import events as routes
 from tests.api.conftest import RELEASE, Api
 
 
@@ -76,6 +79,21 @@ def test_a_stream_of_a_release_that_ended_ends_though_nothing_is_new(api: Api) -
     ended(api)
     last = frames(api.get("ann", api.path("/events/stream")).text)[-1]["id"]
     assert frames(api.get("ann", api.path("/events/stream"), headers={"Last-Event-ID": last}).text) == []
+
+
+def test_a_stream_brings_the_last_event_though_the_release_ends_between_its_two_looks(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.ok(api.create())
+    over = routes._over
+
+    def late(deps: Any, release: str) -> bool:
+        api.ok(api.post("mia", api.path("/abort"), {"reason": "given up"}))
+        return over(deps, release)
+
+    monkeypatch.setattr(routes, "_over", late)
+    got = frames(api.get("ann", api.path("/events/stream")).text)
+    assert [frame["event"] for frame in got][-1] == "aborted"
 
 
 def test_a_live_stream_brings_what_happens_and_beats_in_between(api: Api) -> None:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -149,8 +149,15 @@ async def _until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
 
 @pytest_asyncio.fixture
 async def temporal_client(temporal_server: TemporalServer) -> AsyncIterator[Client]:
-    """A client of the real server, with the product's plugin."""
-    yield await temporal_server.connect()
+    """A client of the real server, with the product's plugin. What a test leaves running is ended with it.
+
+    A worker of the next test would take it up otherwise, and write it into records that are not its own.
+    """
+    client = await temporal_server.connect()
+    yield client
+    async for left in client.list_workflows("ExecutionStatus = 'Running'"):
+        with suppress(RPCError):  # it has just ended
+            await client.get_workflow_handle(left.id, run_id=left.run_id).terminate("its test has ended")
 
 
 @pytest_asyncio.fixture

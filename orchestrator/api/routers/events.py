@@ -150,6 +150,7 @@ def _over(deps: Deps, release: str) -> bool:
 
 async def _follow(deps: Deps, release: str | None, after: int) -> AsyncIterator[ServerSentEvent]:
     """Events behind `after`, for as long as the caller listens, or until the release has ended."""
+    ended = False
     while True:
         found = await run_in_threadpool(_read, deps, release, after)
         for stored in found:
@@ -158,8 +159,12 @@ async def _follow(deps: Deps, release: str | None, after: int) -> AsyncIterator[
             yield ServerSentEvent(data=view.model_dump_json(), event=view.type, id=str(after))
             if release is not None and feeds.ends_release(stored.event):
                 return
-        if not found and release is not None and await run_in_threadpool(_over, deps, release):
-            return
+        if not found and release is not None:
+            if ended:
+                return
+            ended = await run_in_threadpool(_over, deps, release)
+            if ended:
+                continue  # its last events may have come between the two looks
         if len(found) < BATCH:
             await anyio.sleep(deps.settings.stream_poll)
 
