@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -584,6 +584,10 @@ def test_no_commands_by_anybody_at_any_time_walk_round_a_gate(steps: int):
             max_examples=60 if steps == 30 else 40,
             stateful_step_count=steps,
             deadline=None,
+            phases=[
+                Phase.reuse,
+                Phase.generate,
+            ],  # to shrink ninety steps takes longer than a test may: they are printed
             suppress_health_check=list(HealthCheck),
         ),
     )
