@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -164,16 +164,19 @@ class PartSealer:
             SourceChangedError: the file is shorter than it was when sealing began.
         """
         if not self._sealed:
-            self._sealed = memoryview(bytearray(sealed_size(self._part_size) + WIRE_CHUNK))
-        written = 0
-
-        def keep(piece: memoryview) -> None:
-            nonlocal written
-            self._sealed[written : written + len(piece)] = piece
-            written += len(piece)
-
-        sha256 = self.seal_to(source, start, length, key, context, where, keep)
-        return SealedPart(self._plain[:length], self._sealed[:written], sha256)
+            # As long as a whole sealed part and no byte longer: a store that sends whole objects then need not copy it.
+            self._sealed = memoryview(bytearray(sealed_size(self._part_size)))
+        encryptor = Cobblestone256Encryptor(key.raw, context)
+        digest, written = hashlib.sha256(), 0
+        for block in self._blocks(source, start, length, where):
+            room = self._sealed[written:]
+            sealed = room[: encryptor.update_into(block, room)]
+            digest.update(sealed)
+            written += len(sealed)
+        tail = encryptor.finalize()
+        digest.update(tail)
+        self._sealed[written : written + len(tail)] = tail
+        return SealedPart(self._plain[:length], self._sealed[: written + len(tail)], digest.hexdigest())
 
     def seal_to(
         self,
@@ -191,9 +194,7 @@ class PartSealer:
         """
         encryptor = Cobblestone256Encryptor(key.raw, context)
         digest = hashlib.sha256()
-        for done in range(0, length, BLOCK):
-            block = self._plain[done : min(done + BLOCK, length)]
-            read_exactly(source, block, start + done, where)
+        for block in self._blocks(source, start, length, where):
             sealed = self._block[: encryptor.update_into(block, self._block)]
             digest.update(sealed)
             write(sealed)
@@ -201,6 +202,13 @@ class PartSealer:
         digest.update(tail)
         write(tail)
         return digest.hexdigest()
+
+    def _blocks(self, source: Plaintext, start: int, length: int, where: str) -> Iterator[memoryview]:
+        """The part's plaintext, a block at a time, each read just before it is used."""
+        for done in range(0, length, BLOCK):
+            block = self._plain[done : min(done + BLOCK, length)]
+            read_exactly(source, block, start + done, where)
+            yield block
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from typing import Any
@@ -11,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts.body import (
+    BLOCK,
     CHUNK,
     HEADER,
     WIRE_CHUNK,
     Layout,
+    PartSealer,
+    open_bytes,
     part_context,
     seal_bytes,
     sealed_size,
@@ -24,6 +28,7 @@ from artifacts.keys import FileKey
 from artifacts.manifest import FileEntry, Part
 from artifacts.reader import SealedFile, open_sealed
 from artifacts.sources import BytesBlob
+from artifacts.stores.s3_calls import body_of
 from tests.artifacts.sealed_world import noise
 
 ID, PATH, KEY = "artifact-1", "dir/weights.bin", FileKey(bytes(range(32)))
@@ -230,6 +235,19 @@ def test_parts_swapped_or_doubled_do_not_open(order: list[int]) -> None:
     file = SealedFile(BytesBlob(b"".join(parts[i] for i in order)), ID, entry_for(len(plain), CHUNK), KEY)
     with pytest.raises(WrongKeyError):
         file.readall()
+
+
+@pytest.mark.parametrize("length", [0, 1, CHUNK - 1, CHUNK, BLOCK + 1, 2 * BLOCK])
+def test_a_part_is_sealed_in_place_and_a_whole_one_is_sent_without_a_copy(length: int, tmp_path: Any) -> None:
+    plain, layout = noise(length), Layout(length, 2 * BLOCK)
+    (tmp_path / "plain").write_bytes(plain)
+    sealer, context = PartSealer(2 * BLOCK), part_context(ID, PATH, 0, layout)
+    with (tmp_path / "plain").open("rb") as file:
+        for _ in range(2):  # into the same buffers
+            part = sealer.seal(file.fileno(), 0, length, KEY, context, PATH)
+            assert open_bytes(KEY, context, part.sealed, PATH) == bytes(part.plain) == plain
+            assert hashlib.sha256(part.sealed).hexdigest() == part.sha256
+    assert (body_of(part.sealed) is part.sealed.obj) == (length == 2 * BLOCK)
 
 
 def test_sealing_a_part_again_draws_a_fresh_salt() -> None:
