@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artifacts import age
+from artifacts.custody.shares import Share, receive_share
+from artifacts.encoding import canonical_json
 from artifacts.envelope import PAYLOAD_TYPE as ENVELOPE_TYPE
 from artifacts.envelope import open_envelope, open_public_record
 from artifacts.errors import ArtifactError
@@ -112,6 +114,19 @@ def text(parse: Callable[[str], Any]) -> Callable[[bytes], Any]:
     return lambda raw: parse(raw.decode("latin-1"))
 
 
+SHARED = INDEX["receive a released share of the shares"]["inputs"]
+SHARED_MANIFEST = parse_manifest(data(SHARED["manifest"]), trusted=[VerifyKey.parse(SHARED["verify_key"])])
+SHARED_STATEMENT, _ = parse_dsse(data(SHARED["manifest"]), PAYLOAD_TYPE, ArtifactError, "manifest", 1 << 25)
+
+
+def released_share(raw: bytes) -> Any:
+    assert SHARED_MANIFEST.shares is not None
+    return receive_share(
+        raw, custody_identity(SHARED["custody_identity"]), SHARED["sign_off"], SHARED_MANIFEST.shares,
+        SHARED_MANIFEST.artifact_id, SHARED["holder"],
+    )  # fmt: skip
+
+
 STATEMENT, _ = parse_dsse(data("manifest.dsse.json"), PAYLOAD_TYPE, ArtifactError, "manifest", 1 << 25)
 RECORD, _ = parse_dsse(data("record.dsse.json"), ENVELOPE_TYPE, ArtifactError, "record", 1 << 25)
 SAFETENSORS = sealed_file(data(OPEN["sealed"]))
@@ -123,6 +138,9 @@ PARSERS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
         lambda raw: parse_manifest(raw, expected_digest=MANIFEST.digest).digest,
     ),
     "rightly signed statement": (STATEMENT, signed_manifest),
+    "rightly signed statement with key shares": (SHARED_STATEMENT, signed_manifest),
+    "released key share": (base64.b64decode(data(SHARED["released"])), released_share),
+    "key share": (canonical_json(INDEX["receive a released share of the shares"]["expected"]), Share.parse),
     "envelope": (data(ENVELOPE["envelope"]), envelope),
     "age file": (data(ENVELOPE["envelope"]), lambda raw: age.decrypt(raw, IDENTITY)),
     "rightly signed payload": (RECORD, signed_payload),
@@ -136,7 +154,10 @@ PARSERS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "custody recipient": (KEYS["custody_recipient"].encode(), text(custody_recipient)),
     "verification key": (KEYS["verify_key"].encode(), text(VerifyKey.parse)),
 }
-MAY_DIFFER = {"rightly signed statement", "rightly signed payload", "safetensors header", "verification key"}
+MAY_DIFFER = {
+    "rightly signed statement", "rightly signed statement with key shares", "rightly signed payload", "key share",
+    "safetensors header", "verification key",
+}  # fmt: skip
 """Here a mutation can give another value that keeps every rule (a verification key has no check digits: a wrong one
 trusts nobody); elsewhere only the original passes."""
 

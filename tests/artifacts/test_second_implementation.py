@@ -1,6 +1,7 @@
 """A second implementation of docs/sealed-format.md, made from that page: it opens the good vectors and refuses the bad.
 
-It imports nothing of `artifacts`, only the standard library and the primitives of `cryptography`. If this file and the
+It imports nothing of `artifacts`, only the standard library, the primitives of `cryptography`, and SLIP-0039's reference
+library. If this file and the
 library disagree, one of the two does not follow the page.
 """
 
@@ -29,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+from shamir_mnemonic import MnemonicError, combine_mnemonics
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 KEYS = json.loads((VECTORS / "keys.json").read_text())
@@ -114,6 +116,13 @@ def time_of(text: Any) -> datetime:
 
 
 # --- sections 2 and 3 ------------------------------------------------------------------------------------------------
+
+
+def check_root(root: bytes, artifact: str, commitment: str) -> None:
+    found = HKDF(hashes.SHA512(), 32, artifact.encode(), lp(b"sluice.release/root-commitment/v1")).derive(
+        root
+    )
+    need(found.hex() == commitment, "root commitment")
 
 
 def file_key(root: bytes, artifact: str, path: str, version: int) -> bytes:
@@ -208,13 +217,13 @@ def check_paths(paths: list[Any]) -> None:
             spelled[folded] = (prefix, is_file)
 
 
-def verified(data: bytes, payload_type: str) -> bytes:
+def verified(data: bytes, payload_type: str, key: str) -> bytes:
     need(len(data) <= 32 * 2**20, "size")
     dsse = canonical(data)
     exactly(dsse, "payload", "payloadType", "signatures")
     need(dsse["payloadType"] == payload_type and len(dsse["signatures"]) == 2, "payload type, two signatures")
     payload = b64d(dsse["payload"])
-    raw = b64d(KEYS["verify_key"].removeprefix("sluice-sig-v1."))
+    raw = b64d(key.removeprefix("sluice-sig-v1."))
     ed, ml = raw[:32], raw[32:]
     first, second = dsse["signatures"]
     exactly(first, "keyid", "sig")
@@ -233,8 +242,8 @@ def verified(data: bytes, payload_type: str) -> bytes:
     return payload
 
 
-def read_manifest(data: bytes) -> tuple[str, Any]:
-    payload = verified(data, "application/vnd.in-toto+json")
+def read_manifest(data: bytes, key: str = KEYS["verify_key"]) -> tuple[str, Any]:
+    payload = verified(data, "application/vnd.in-toto+json", key)
     statement = canonical(payload)
     exactly(statement, "_type", "subject", "predicateType", "predicate")
     need(statement["_type"] == "https://in-toto.io/Statement/v1", "type")
@@ -251,6 +260,7 @@ def read_manifest(data: bytes) -> tuple[str, Any]:
         "custody",
         "components",
         "files",
+        *(["shares"] if "shares" in manifest else []),
     )
     need(manifest["format"] == "sluice.release/sealed/v1", "format")
     need(re.fullmatch(r"[a-z0-9][a-z0-9_-]{7,63}", manifest["artifact"]), "artifact id")
@@ -272,6 +282,8 @@ def read_manifest(data: bytes) -> tuple[str, Any]:
         for f in files
     ]  # fmt: skip
     need(statement["subject"] == subjects, "subjects")
+    if "shares" in manifest:
+        check_shares(manifest["shares"], manifest["custody"])
     return hashlib.sha256(payload).hexdigest(), manifest
 
 
@@ -304,7 +316,7 @@ def open_inner(manifest: Any, path: str, key: bytes) -> Any:
 # --- sections 6 and 7 ------------------------------------------------------------------------------------------------
 
 
-def bech32_seed(text: str, prefix: str) -> bytes:
+def bech32_data(text: str, prefix: str) -> bytes:
     """The data of a Bech32 string whose checksum is taken as read: the vectors are not about typing errors."""
     need(text.startswith(prefix), "prefix")
     values = ["QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L".index(c) for c in text[len(prefix) :]][:-6]
@@ -322,11 +334,12 @@ def hybrid(seed: bytes) -> tuple[MLKEM768X25519PrivateKey, str]:
     return MLKEM768X25519PrivateKey(kem, dh), hashlib.sha256(public).hexdigest()
 
 
-def unwrap_root(text: str, identity: str, digest: str) -> bytes:
-    key, fingerprint = hybrid(bech32_seed(identity, "SLUICE-CUSTODY-KEY-1"))
+def unwrap(text: str, identity: str, digest: str, what: str = "root") -> bytes:
+    """The root of an artifact, or custody's half of one (section 8)."""
+    key, fingerprint = hybrid(bech32_data(identity, "SLUICE-CUSTODY-KEY-1"))
     label, mark, body = text.split(".", 2)
-    need(label == "sluice-root-v1" and mark == fingerprint[:16], "for this key")
-    info = lp(b"sluice.release/root-wrap/v1", bytes.fromhex(digest))
+    need(label == f"sluice-{what}-v1" and mark == fingerprint[:16], "for this key")
+    info = lp(f"sluice.release/{what}-wrap/v1".encode(), bytes.fromhex(digest))
     try:
         return Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM).decrypt(
             b64d(body), key, info=info
@@ -336,7 +349,7 @@ def unwrap_root(text: str, identity: str, digest: str) -> bytes:
 
 
 def open_age(data: bytes, identity: str) -> tuple[bytes, str]:
-    key, fingerprint = hybrid(bech32_seed(identity, "AGE-SECRET-KEY-PQ-1"))
+    key, fingerprint = hybrid(bech32_data(identity, "AGE-SECRET-KEY-PQ-1"))
     mac_at = data.find(b"\n---") + 1
     need(data.startswith(b"age-encryption.org/v1\n") and mac_at > 0, "age header")
     header, rest = data[: mac_at + 3], data[mac_at + 3 :]
@@ -380,7 +393,7 @@ def open_age(data: bytes, identity: str) -> tuple[bytes, str]:
 
 
 def signed_payload(data: bytes) -> Any:
-    value = canonical(verified(data, "application/vnd.sluice.envelope+json"))
+    value = canonical(verified(data, "application/vnd.sluice.envelope+json", KEYS["verify_key"]))
     exactly(
         value,
         "format",
@@ -417,6 +430,108 @@ def open_envelope(data: bytes, identity: str, now: datetime, need_log: bool) -> 
     return value
 
 
+# --- section 8 -------------------------------------------------------------------------------------------------------
+
+
+def check_shares(shares: Any, custody: str) -> None:
+    exactly(shares, "set", "threshold", "secret", "half", "custody", "root", "holders")
+    need(isinstance(shares["set"], str) and re.fullmatch(r"[0-9a-f]{32}", shares["set"]), "set")
+    need(is_hex(shares["secret"]) and is_hex(shares["half"]), "commitments")
+    need(hashlib.sha256(custody_bytes(shares["custody"])).hexdigest() == custody, "custody")
+    need(len(b64d(shares["root"])) == 12 + 32 + 16, "locked root")
+    holders = shares["holders"]
+    need(isinstance(holders, list) and is_number(shares["threshold"], 2, len(holders)), "threshold")
+    need(len(holders) <= 16, "holders")
+    for one in holders:
+        exactly(one, "holder", "recipient", "commitment", "envelope")
+        need(is_name(one["holder"]) and is_hex(one["recipient"]) and is_hex(one["commitment"]), "holder")
+        b64d(one["envelope"])
+    names = [one["holder"] for one in holders]
+    need(names == sorted(set(names)), "once each, in order")
+    for member in ("recipient", "commitment"):
+        need(len({one[member] for one in holders}) == len(holders), f"distinct {member}s")
+
+
+def is_name(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", text) is not None
+
+
+def custody_bytes(text: Any) -> bytes:
+    need(
+        isinstance(text, str) and re.fullmatch(r"sluicecustody1[02-9ac-hj-np-z]+", text),
+        "custody's public key",
+    )
+    return bech32_data(text.upper(), "SLUICECUSTODY1")
+
+
+def read_share(data: bytes, manifest: Any, holder: str) -> Any:
+    """A share, held against what the manifest says of it."""
+    share, shares = canonical(data), manifest["shares"]
+    exactly(share, "format", "artifact", "set", "threshold", "custody", "holder", "words")
+    need(share["format"] == "sluice.release/share/v1" and share["holder"] == holder, "format, holder")
+    need((share["artifact"], share["set"]) == (manifest["artifact"], shares["set"]), "of this set")
+    known = holder_of(manifest, holder)
+    found = hashlib.sha256(lp(b"sluice.release/share-commitment/v1", data)).hexdigest()
+    need(found == known["commitment"], "commitment to the share")
+    return share
+
+
+def holder_of(manifest: Any, holder: str) -> Any:
+    known = [one for one in manifest["shares"]["holders"] if one["holder"] == holder]
+    need(known, "holds a share")
+    return known[0]
+
+
+def open_share(manifest: Any, holder: str, identity: str) -> Any:
+    known = holder_of(manifest, holder)
+    data, fingerprint = open_age(b64d(known["envelope"]), identity)
+    need(fingerprint == known["recipient"], "the holder's key")
+    return read_share(data, manifest, holder)
+
+
+def receive_share(manifest: Any, holder: str, sign_off: str, released: str, identity: str) -> Any:
+    key, _ = hybrid(bech32_data(identity, "SLUICE-CUSTODY-KEY-1"))
+    info = lp(
+        b"sluice.release/share-release/v1", sign_off.encode(), manifest["artifact"].encode(), holder.encode()
+    )
+    suite = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+    try:
+        data = suite.decrypt(b64d(released), key, info=info)
+    except InvalidTag as error:
+        raise Refused("released share") from error
+    return read_share(data, manifest, holder)
+
+
+def unlock_root(manifest: Any, shares: list[Any], half: bytes) -> bytes:
+    dealt, artifact = manifest["shares"], manifest["artifact"].encode()
+    set_id = bytes.fromhex(dealt["set"])
+    words = {share["holder"]: share["words"] for share in shares}
+    need(len(words) >= dealt["threshold"], "enough shares")
+    try:
+        secret = combine_mnemonics([words[name] for name in sorted(words)][: dealt["threshold"]])
+    except MnemonicError as error:
+        raise Refused("shares") from error
+    found = hashlib.sha256(
+        lp(b"sluice.release/shared-secret-commitment/v1", artifact, set_id, secret)
+    ).hexdigest()
+    need(found == dealt["secret"], "commitment to the secret")
+    info = lp(b"sluice.release/custody-half-commitment/v1", set_id)
+    need(
+        HKDF(hashes.SHA512(), 32, artifact, info).derive(half).hex() == dealt["half"],
+        "commitment to the half",
+    )
+    lock = HKDF(hashes.SHA256(), 32, None, lp(b"sluice.release/share-lock/v1", artifact, set_id)).derive(
+        half + secret
+    )
+    locked = b64d(dealt["root"])
+    try:
+        root = AESGCM(lock).decrypt(locked[:12], locked[12:], None)
+    except InvalidTag as error:
+        raise Refused("locked root") from error
+    check_root(root, manifest["artifact"], manifest["root_commitment"])
+    return root
+
+
 # --- the vectors -----------------------------------------------------------------------------------------------------
 
 
@@ -424,14 +539,18 @@ def data(name: str) -> bytes:
     return (VECTORS / "data" / name).read_bytes()
 
 
+def manifest_of(given: Any) -> tuple[str, Any]:
+    return read_manifest(data(given["manifest"]), given.get("verify_key", KEYS["verify_key"]))
+
+
 def run_open_file(given: Any) -> Any:
-    _, manifest = read_manifest(data(given["manifest"]))
+    _, manifest = manifest_of(given)
     plain = open_file(manifest, given["path"], b64d(given["key"]), data(given["sealed"]))
     return hashlib.sha256(plain).hexdigest()
 
 
 def run_open_inner(given: Any) -> Any:
-    return open_inner(read_manifest(data(given["manifest"]))[1], given["path"], b64d(given["key"]))
+    return open_inner(manifest_of(given)[1], given["path"], b64d(given["key"]))
 
 
 def run_open_envelope(given: Any) -> Any:
@@ -445,11 +564,9 @@ def run_open_record(given: Any) -> Any:
 
 
 def run_unwrap_root(given: Any) -> Any:
-    root = unwrap_root(data(given["wrapped"]).decode(), given["custody_identity"], given["manifest_digest"])
+    root = unwrap(data(given["wrapped"]).decode(), given["custody_identity"], given["manifest_digest"])
     if "commitment" in given:
-        info = lp(b"sluice.release/root-commitment/v1")
-        found = HKDF(hashes.SHA512(), 32, given["artifact"].encode(), info).derive(root)
-        need(found.hex() == given["commitment"], "root commitment")
+        check_root(root, given["artifact"], given["commitment"])
     return base64.b64encode(root).decode()
 
 
@@ -458,14 +575,39 @@ def run_file_key(given: Any) -> Any:
     return base64.b64encode(key).decode()
 
 
+def run_open_share(given: Any) -> Any:
+    return open_share(manifest_of(given)[1], given["holder"], given["identity"])
+
+
+def run_receive_share(given: Any) -> Any:
+    released = data(given["released"]).decode()
+    return receive_share(
+        manifest_of(given)[1], given["holder"], given["sign_off"], released, given["custody_identity"]
+    )
+
+
+def run_unlock_root(given: Any) -> Any:
+    digest, manifest = manifest_of(given)
+    identity = given["custody_identity"]
+    shares = [
+        receive_share(manifest, holder, given["sign_off"], data(file).decode(), identity)
+        for holder, file in given["released"]
+    ]
+    half = unwrap(data(given["wrapped"]).decode(), identity, digest, "half")
+    return base64.b64encode(unlock_root(manifest, shares, half)).decode()
+
+
 RUN: dict[str, Callable[[Any], Any]] = {
     "open-file": run_open_file,
     "open-inner": run_open_inner,
-    "read-manifest": lambda given: read_manifest(data(given["manifest"]))[0],
+    "read-manifest": lambda given: manifest_of(given)[0],
     "open-envelope": run_open_envelope,
     "open-record": run_open_record,
     "unwrap-root": run_unwrap_root,
     "file-key": run_file_key,
+    "open-share": run_open_share,
+    "receive-share": run_receive_share,
+    "unlock-root": run_unlock_root,
 }
 INDEX = json.loads((VECTORS / "index.json").read_text())
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from artifacts.custody.shares import Share, combine, open_share, receive_share, unlock
+from artifacts.dealt import DealtShares
 from artifacts.envelope import EnvelopePayload, open_envelope, open_public_record
 from artifacts.errors import ArtifactError
 from artifacts.fetching import fetch_artifact
-from artifacts.keys import FileKey, RootKey, custody_identity, unwrap_root
+from artifacts.keys import FileKey, RootKey, custody_identity, partner_identity, unwrap_half, unwrap_root
 from artifacts.manifest import Manifest, open_inner, parse_manifest
 from artifacts.reader import SealedFile
 from artifacts.signing import VerifyKey
@@ -30,7 +32,8 @@ def data(name: str) -> bytes:
 
 
 def manifest_of(given: Any) -> Manifest:
-    return parse_manifest(data(given["manifest"]), trusted=TRUSTED)
+    trusted = [VerifyKey.parse(given["verify_key"])] if "verify_key" in given else TRUSTED
+    return parse_manifest(data(given["manifest"]), trusted=trusted)
 
 
 def b64(raw: bytes) -> str:
@@ -108,6 +111,38 @@ def root(given: Any, folder: Path) -> Any:
     return b64(found.raw)
 
 
+def dealt(given: Any) -> tuple[Manifest, DealtShares]:
+    manifest = manifest_of(given)
+    assert manifest.shares is not None
+    return manifest, manifest.shares
+
+
+def own_share(given: Any, folder: Path) -> Any:
+    manifest, record = dealt(given)
+    identity = partner_identity(given["identity"])
+    return json.loads(open_share(record, manifest.artifact_id, given["holder"], identity).to_bytes())
+
+
+def received(given: Any, holder: str, released: str) -> Share:
+    manifest, record = dealt(given)
+    custody, raw = custody_identity(given["custody_identity"]), base64.b64decode(data(released))
+    return receive_share(raw, custody, given["sign_off"], record, manifest.artifact_id, holder)
+
+
+def unlocked(given: Any, folder: Path) -> Any:
+    """As custody does it (`activities.custody.keeping`)."""
+    manifest, record = dealt(given)
+    shares = [received(given, holder, released) for holder, released in given["released"]]
+    half = unwrap_half(
+        data(given["wrapped"]).decode(), custody_identity(given["custody_identity"]), manifest.digest,
+        artifact_id=manifest.artifact_id, set_id=record.set_id, commitment=record.half,
+    )  # fmt: skip
+    root = unlock(record, manifest.artifact_id, half, combine(record, manifest.artifact_id, shares))
+    if root.commitment(manifest.artifact_id) != manifest.root_commitment:
+        raise ArtifactError("the root is not the one that the manifest commits to")
+    return b64(root.raw)
+
+
 RUN = {
     "open-file": [by_fetching, by_reading],
     "open-inner": [inner],
@@ -117,6 +152,9 @@ RUN = {
         lambda g, folder: payload_json(open_public_record(data(g["record"]), verify_keys=TRUSTED))
     ],
     "unwrap-root": [root],
+    "open-share": [own_share],
+    "receive-share": [lambda g, folder: json.loads(received(g, g["holder"], g["released"]).to_bytes())],
+    "unlock-root": [unlocked],
     "file-key": [
         lambda g, folder: b64(
             RootKey(base64.b64decode(g["root"])).file_key(g["artifact"], g["path"], g["version"]).raw
@@ -139,7 +177,9 @@ def test_vector(vector: Any, tmp_path: Path) -> None:
 def test_each_vector_says_its_purpose_once() -> None:
     assert len({v["name"] for v in INDEX}) == len(INDEX)
     assert all(v["purpose"] and ("attack" in v) != ("expected" in v) for v in INDEX)
-    used = {name for v in INDEX for name in v["inputs"].values() if isinstance(name, str)}
+    given = [value for v in INDEX for value in v["inputs"].values()]
+    used = {name for name in given if isinstance(name, str)}
+    used |= {name for pairs in given if isinstance(pairs, list) for _, name in pairs}
     assert {
         str(p.relative_to(VECTORS / "data")) for p in (VECTORS / "data").rglob("*") if p.is_file()
     } <= used
