@@ -55,6 +55,10 @@ class StoreOpener:
             options |= {"shared": self._share(uri), "max_connections": _CONNECTIONS}
             if settings.s3_endpoint_url:
                 options["endpoint_url"] = settings.s3_endpoint_url
+            if settings.s3_kms_key_id:
+                options["sse_kms_key_id"] = settings.s3_kms_key_id
+            if settings.s3_lock_mode or settings.s3_lock_days:
+                options |= {"lock_mode": settings.s3_lock_mode, "lock_days": settings.s3_lock_days}
         if scheme == "hf":
             if settings.hub_endpoint_url:
                 options["endpoint"] = settings.hub_endpoint_url

@@ -211,6 +211,18 @@ class Settings(BaseSettings):
         default=None,
         description="Endpoint of an S3-compatible store. Unset: AWS S3 of the configured region.",
     )
+    s3_kms_key_id: str | None = Field(
+        default=None,
+        description="Have S3 encrypt what is stored with this KMS key as well; an answer that does not confirm it is an error. "
+        "Unset: the bucket's own default.",
+    )
+    s3_lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] | None = Field(
+        default=None,
+        description="Object lock for what is stored on S3; needs `SLUICE_S3_LOCK_DAYS` and a bucket with object lock. Unset: none.",
+    )
+    s3_lock_days: int = Field(
+        default=0, ge=0, le=36500, description="Days for which a stored object stays locked."
+    )
     hub_endpoint_url: str | None = Field(
         default=None, description="Endpoint of a Hugging Face Hub. Unset: the public one."
     )

@@ -98,7 +98,7 @@ class StoreFeatures:
             raise ValueError(f"features lacking without a reason: {sorted(silent)}")
 
     def describe(self) -> list[str]:
-        """One line per feature, with the reason where it is missing: for `sluice store check` and logs."""
+        """One line per feature, with the reason where it is missing: for `sluice store check`."""
         return [
             f"{f.name}: yes" if getattr(self, f.name) else f"{f.name}: NO ({self.lacking[f.name]})"
             for f in fields(self)

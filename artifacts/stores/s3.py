@@ -109,7 +109,7 @@ class S3Store:
             raise StoreError(
                 "s3 store: the endpoint must not carry credentials; give access_key and secret_key"
             )
-        if lock_mode not in {None, "GOVERNANCE", "COMPLIANCE"} or (lock_mode is not None and lock_days < 1):
+        if lock_mode not in {None, "GOVERNANCE", "COMPLIANCE"} or (lock_mode is None) != (lock_days < 1):
             raise StoreError("s3 store: lock_mode is GOVERNANCE or COMPLIANCE, with lock_days of at least 1")
         self.bucket, self._prefix = bucket, prefix.strip("/")
         if self._prefix:

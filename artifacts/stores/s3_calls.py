@@ -9,6 +9,7 @@ them) still check the signed payload hash.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,6 +95,8 @@ def make_client(
         aws_session_token=session_token,
         region_name=region,
     )
+    # As boto3 itself takes it; a path style is chosen for both.
+    elsewhere = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     client = session.client(
         "s3",
         endpoint_url=endpoint_url,
@@ -103,7 +106,7 @@ def make_client(
             read_timeout=read_timeout_s,
             max_pool_connections=max_connections,
             # Buckets as host names need DNS that only the big providers have.
-            s3={"addressing_style": "path" if endpoint_url else "auto"},
+            s3={"addressing_style": "path" if elsewhere else "auto"},
             # Else presigned links are of version 2, which most regions and SSE-KMS refuse.
             signature_version="s3v4",
             # Our own SHA-256 goes along where there is a body to check; a CRC on top would be a second pass.

@@ -17,7 +17,7 @@ from orchestrator.cli.failures import Failure, WaitedInVain
 from orchestrator.cli.output import Output, command, escape, table
 from orchestrator.cli.release_commands import Key
 from orchestrator.cli.shares import dealing_of, opened_share
-from orchestrator.cli.transfer import bar, components_of, size_words
+from orchestrator.cli.transfer import bar, components_of, opened_store, say_what_is_missing, size_words
 from orchestrator.domain.values import parse_duration
 
 if TYPE_CHECKING:
@@ -83,6 +83,13 @@ def seal(
     ] = None,
     share_holder: ShareHolder = None,
     threshold: Threshold = None,
+    kms_key: Annotated[
+        str | None, typer.Option("--kms-key", help="S3: have the server encrypt with this KMS key too.")
+    ] = None,
+    lock_mode: Annotated[
+        str | None, typer.Option("--lock-mode", help="S3: object lock, GOVERNANCE or COMPLIANCE.")
+    ] = None,
+    lock_days: Annotated[int, typer.Option("--lock-days", min=0, help="S3: for how many days.")] = 0,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads.")] = 2,
 ) -> None:
     """Seal a folder into a store, with no secret of the service. Goes on where an interrupted sealing stopped.
@@ -91,15 +98,18 @@ def seal(
     With `--share-holder`, custody alone cannot either: so many of the holders have to sign off with their shares.
     """
     from artifacts.sealing import seal_tree
-    from artifacts.stores.base import open_store
 
     patterns = components_of(component)
     dealing = dealing_of(share_holder, threshold)
     signer = _signing_key(out, signing_key)
-    with bar(out, f"sealing {folder}") as progress:
+    with (
+        opened_store(store, kms_key=kms_key, lock_mode=lock_mode, lock_days=lock_days) as place,
+        bar(out, f"sealing {folder}") as progress,
+    ):
+        say_what_is_missing(out, place)
         sealed = seal_tree(
             folder,
-            open_store(store),
+            place,
             custody_recipient=public_text(to, "recipient"),
             signer=signer,
             components=patterns,
@@ -252,7 +262,6 @@ def verify(
 ) -> None:
     """Hold every sealed byte in a store against the manifest, without any key. Exit code 1 if anything differs."""
     from artifacts.signing import VerifyKey
-    from artifacts.stores.base import open_store
     from artifacts.verifying import verify_artifact
 
     if not signer and digest is None:
@@ -260,9 +269,9 @@ def verify(
             "Nobody vouches for the manifest", "give --signer, --digest, or both", exit_code=ExitCode.USAGE
         )
     trusted = [VerifyKey.parse(public_text(text, "envelope_key")) for text in signer] if signer else None
-    with bar(out, f"verifying {artifact}") as progress:
+    with opened_store(store) as place, bar(out, f"verifying {artifact}") as progress:
         report = verify_artifact(
-            open_store(store),
+            place,
             artifact,
             trusted=trusted,
             expected_digest=digest.removeprefix("sha256:") if digest else None,
@@ -321,16 +330,15 @@ def _stored(store: str, artifact: str, digest: str | None) -> JSON:
     from artifacts.manifest import MAX_MANIFEST_BYTES, manifest_key, signature_key, wrapped_root_key
     from artifacts.sealing import read_object
     from artifacts.signatures import MAX_SIGNATURE_BYTES
-    from artifacts.stores.base import open_store
 
     if digest is None:
         raise Failure("Which manifest?", "give --digest, as sealing printed it", exit_code=ExitCode.USAGE)
-    opened = open_store(store)
-    manifest = read_object(opened, manifest_key(artifact), MAX_MANIFEST_BYTES)
-    root = read_object(opened, wrapped_root_key(artifact), 65_536).decode("ascii", "replace")
-    beside = signature_key(artifact, digest.removeprefix("sha256:"))
-    signature = None if opened.stat(beside) is None else read_object(opened, beside, MAX_SIGNATURE_BYTES)
-    return registration(manifest, digest, root, opened.uri, signature)
+    with opened_store(store) as place:
+        manifest = read_object(place, manifest_key(artifact), MAX_MANIFEST_BYTES)
+        root = read_object(place, wrapped_root_key(artifact), 65_536).decode("ascii", "replace")
+        beside = signature_key(artifact, digest.removeprefix("sha256:"))
+        signature = None if place.stat(beside) is None else read_object(place, beside, MAX_SIGNATURE_BYTES)
+        return registration(manifest, digest, root, place.uri, signature)
 
 
 @command(app, "ingest")

@@ -31,6 +31,7 @@ from orchestrator.cli import (
     principal_commands,
     release_commands,
     sign_in_commands,
+    store_commands,
     webhook_commands,
 )
 from orchestrator.cli.exit_codes import MEANING, ExitCode
@@ -61,6 +62,7 @@ app.add_typer(invitation_commands.app, name="invitation")
 app.add_typer(evidence_commands.app, name="evidence")
 app.add_typer(incident_commands.app, name="incident")
 app.add_typer(artifact_commands.app, name="artifact")
+app.add_typer(store_commands.app, name="store")
 command(app, "fetch")(fetch_commands.fetch_command)
 command(app, "open")(fetch_commands.open_command)
 app.add_typer(grant_commands.app, name="grant")

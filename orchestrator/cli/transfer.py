@@ -22,6 +22,7 @@ from orchestrator.cli.output import Output
 if TYPE_CHECKING:
     from artifacts.progress import Progress as Moved
     from artifacts.progress import ProgressCallback
+    from artifacts.stores.base import Store
 
 
 @contextmanager
@@ -44,6 +45,41 @@ def bar(out: Output, words: str) -> Iterator[ProgressCallback | None]:
             progress.update(task, completed=moved.bytes_done, total=moved.bytes_total)
 
         yield tell
+
+
+def opened_store(
+    address: str, *, kms_key: str | None = None, lock_mode: str | None = None, lock_days: int = 0
+) -> Store:
+    """The store at an address, with what only S3 knows.
+
+    Raises:
+        Failure: an option of S3 for another store.
+        StoreError: not such an address, or options that make no sense.
+    """
+    from artifacts.stores.base import open_store
+
+    options: dict[str, Any] = {}
+    if kms_key is not None:
+        options["sse_kms_key_id"] = kms_key
+    if lock_mode is not None or lock_days:
+        options |= {"lock_mode": lock_mode, "lock_days": lock_days}
+    if options and not address.startswith("s3:"):
+        raise Failure(
+            "Only S3 knows that",
+            f"{address}: --kms-key, --lock-mode and --lock-days are for stores on S3",
+            exit_code=ExitCode.USAGE,
+        )
+    return open_store(address, **options)
+
+
+def say_what_is_missing(out: Output, store: Store) -> None:
+    """Warn of what the live store lacks that sealing would rest on; it was tried on the store itself."""
+    features = store.features()
+    # Elsewhere no part travels alone, and its file's digest is checked.
+    parts = ("part_checksums",) if store.uri.startswith("s3:") else ()
+    for name in ("conditional_create", "resume", *parts):
+        if not getattr(features, name):
+            out.warn(f"{store.uri}: no {name}: {features.lacking[name]}")
 
 
 def components_of(given: list[str] | None) -> dict[str, Any]:

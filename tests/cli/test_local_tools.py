@@ -1,6 +1,9 @@
 """Tools that need no service: keys, sealing, verifying, the audit log offline."""
 
+import hashlib
 import json
+import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 
 from artifacts.keys import custody_keygen, partner_identity, partner_recipient
 from artifacts.signing import VerifyKey
+from artifacts.stores.base import open_store
 from orchestrator.trust.audit import export_lines, leaf_bytes
 from orchestrator.trust.checkpoints import Checkpoint, NoteSigner, sign_checkpoint
 from orchestrator.trust.keys import PrivateKey, PublicKey
@@ -223,6 +227,72 @@ def test_a_store_that_is_none(sluice):
 def test_a_manifest_that_nobody_vouches_for_is_not_verified(sluice, home, weights):
     seal(sluice, weights, home)
     assert sluice("artifact", "verify", "art-test-00000001", "--store", f"dir:{home / 'store'}").code == 2
+
+
+# --- stores
+
+
+def test_what_a_store_lacks_is_said_before_anything_is_sealed_into_it(sluice, home, weights, monkeypatch):
+    assert "warning" not in seal(sluice, weights, home).err
+    shutil.rmtree(home / "store")
+    monkeypatch.setattr("artifacts.stores.directory.DirectoryStore._probe_links", lambda self: False)
+    ran = seal(sluice, weights, home)
+    assert ran.code == 0
+    assert "no conditional_create: this file system has no hard links" in ran.err
+    checked = sluice("store", "check", f"dir:{home / 'store'}", "--json").json
+    assert checked["features"]["conditional_create"] is False
+    assert checked["features"]["resume"] is True
+    assert set(checked["lacking"]) == {name for name, there in checked["features"].items() if not there}
+    assert "conditional_create: NO (this file system" in sluice("store", "check", f"dir:{home / 'store'}").out
+
+
+def test_uploads_that_nobody_finished_are_aborted_once_they_are_old(sluice, home):
+    place = f"dir:{home / 'store'}"
+    with open_store(place) as store:
+        store.put("kept", b"x")
+        for key in ("old", "fresh"):
+            store.begin(key, 2, 4).put_part(0, b"part", hashlib.sha256(b"part").hexdigest())
+    old = [
+        folder
+        for folder in (home / "store" / ".sluice" / "uploads").iterdir()
+        if b'"old"' in (folder / "shape").read_bytes()
+    ]
+    for file in [*old[0].iterdir(), old[0]]:
+        os.utime(file, (0, 0))
+    assert sluice("store", "clean", place).code == 2, "it asks, and nobody is there"
+    assert sluice("store", "clean", place, "--older-than", "soon", "--yes").code == 2
+    assert sluice("store", "clean", place, "--yes", "--json").json["aborted"] == ["old"]
+    assert sluice("store", "clean", place, "--yes", "--json").json["aborted"] == []
+    with open_store(place) as store:
+        assert store.get_range("kept", 0, 1) == b"x"
+        assert list(store.begin("fresh", 2, 4).parts()) == [0]
+
+
+@pytest.mark.parametrize("option", [["--kms-key", "k"], ["--lock-mode", "GOVERNANCE"], ["--lock-days", "3"]])
+def test_an_option_of_s3_for_another_store_is_refused(sluice, home, weights, option):
+    ran = seal(sluice, weights, home, *option)
+    assert ran.code == 2
+    assert not (home / "store").exists()
+
+
+@pytest.mark.parametrize(
+    "option", [["--lock-mode", "GOVERNANCE"], ["--lock-days", "3"], ["--lock-mode", "x", "--lock-days", "3"]]
+)
+def test_a_lock_that_makes_no_sense_is_refused(sluice, weights, option):
+    ran = sluice(
+        "artifact",
+        "seal",
+        weights,
+        "--to",
+        custody_keygen().recipient,
+        "-s",
+        "s3://bucket/p",
+        "-c",
+        "weights=*",
+        *option,
+    )
+    assert ran.code == 1
+    assert "lock_days of at least 1" in ran.err
 
 
 # --- the audit log

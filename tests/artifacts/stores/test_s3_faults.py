@@ -350,3 +350,30 @@ def test_the_services_opener_shares_for_five_minutes(strict: Any, new_bucket: An
     assert other.calls.client is not first.calls.client, "another address, another probe"
     now[0] += 101
     assert opener(uri).calls.client is not first.calls.client
+
+
+def test_the_service_asks_for_the_encryption_and_the_lock_that_its_settings_name(monkeypatch: Any) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    opener = StoreOpener(Settings(dev=True, s3_kms_key_id="key-1", s3_lock_mode="GOVERNANCE", s3_lock_days=3))
+    store = opener("s3://bucket/p")
+    assert isinstance(store, S3Store)
+    assert store.write_options()["SSEKMSKeyId"] == "key-1"
+    assert (store._lock_mode, store._lock_days) == ("GOVERNANCE", 3)
+    with pytest.raises(StoreError, match="lock_days of at least 1"):
+        StoreOpener(Settings(dev=True, s3_lock_mode="GOVERNANCE"))("s3://bucket/p")
+    with pytest.raises(StoreError, match="lock_mode is GOVERNANCE or COMPLIANCE"):
+        StoreOpener(Settings(dev=True, s3_lock_days=3))("s3://bucket/p")
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_an_endpoint_from_the_environment_needs_no_name_of_a_host_for_each_bucket(
+    monkeypatch: Any, variable: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv(variable, "https://s3.lab.internal:9000")
+    with open_store("s3://bucket/p") as store:
+        link = store.presign("k", 60)
+    assert link is not None
+    assert link.startswith("https://s3.lab.internal:9000/bucket/p/k?")
