@@ -5,18 +5,19 @@ lifted hold, a shorter window, a closed incident, a broken glass): custody's sta
 event is named in the refusal. What leaves no honest reading (a plan that nobody amended, a step that was entered without
 its gate) refuses the release from there on. Checked are:
 
-    signed_off              the statement, by a key that the plan pins, on exactly the subject that stood at the gate; once
+    signed_off              the statement, by a key that the plan pins, on exactly the subject that stood at the gate; once. A
+                            rejection needs no proof, but one that stands gives way only to what its person signed after it
     sign_off_withdrawn      of a rejection: the statement
     invited                 the invitation, by a key that the plan pins for somebody whom it lets invite; a sign-off on it: the
                             acceptance by its one-time key and the statement by the reviewer's; once, in time, not revoked
-    proposed, endorsed      the statement, on exactly the payload
+    proposed, endorsed      the statement, on exactly the payload, for one proposal alone; a proposal's name is used once
     what a quorum carries   the proposal was carried by enough different people and different keys, and says the same
-    incident, review closed the statement of whoever closed it; a severe incident never becomes smaller
+    incident, review closed the statement of whoever closed it; a severe incident never becomes smaller, none is written over
     entry_began             the gate held by the same pure rules
-    step_entered            its entry began and its gate held; its grants are those that the plan makes
-    rolled_back             goes back
+    step_entered            its entry began and its gate held, then and still; its grants are those that the plan makes
+    rolled_back             goes back, and never out of an end
     grant_made              it was asked for, nothing stood in the way, and the plan makes it
-    evidence_submitted      the same document was never rated worse
+    evidence_submitted      the same document was never rated worse; a risk assessment has all its ratings
     artifact_registered     not with another manifest, not for what is out, not during an entry
     artifact_resealed       custody itself sealed it anew, for that rotation, with that manifest
 
@@ -43,14 +44,14 @@ from orchestrator.domain.commands import PROPOSAL_LIFETIME
 from orchestrator.domain.decide_access import planned_grants
 from orchestrator.domain.decide_late import asked_key, late_faults, late_grant
 from orchestrator.domain.errors import Reason
-from orchestrator.domain.evidence import Consideration, Rating
+from orchestrator.domain.evidence import Consideration, EvidenceKind, Rating
 from orchestrator.domain.evolve import begin, evolve
-from orchestrator.domain.gate import WAIVABLE, verdict
+from orchestrator.domain.gate import WAIVABLE, still_holds, verdict
 from orchestrator.domain.incident import Severity
 from orchestrator.domain.plan import Step, step_digest
 from orchestrator.domain.plan_rules import broken_rules
 from orchestrator.domain.stage import Stage
-from orchestrator.domain.state import Proposal, ReleaseState, gate_subject
+from orchestrator.domain.state import GateSubject, Proposal, ReleaseState, gate_subject
 from orchestrator.domain.values import digest, parse_duration
 from orchestrator.trust.decisions import (
     check_delegation,
@@ -126,6 +127,7 @@ class _Fold:
         self._carried: tuple[Proposal, list[str]] | None = None
         self._behind: dict[str, set[str]] = {}
         self._statements: set[str] = set()
+        self._rejected: dict[str, datetime] = {}
         self._ratings: dict[str, dict[Consideration, int]] = {}
         self._entry_fault: Unbacked | None = None
 
@@ -177,6 +179,11 @@ class _Fold:
                     raise NoEffectError("holds are lifted that nobody agreed to lift")
             case ev.WindowChanged():
                 self._window(event)
+            case ev.IncidentReported():
+                if event.incident.id in self.state.incidents:
+                    raise NoEffectError(
+                        f"there is an incident {event.incident.id}; none is written over another"
+                    )
             case ev.IncidentTriaged():
                 incident = self.state.incidents[event.incident]
                 if incident.severity is Severity.SEVERE and event.severity.rank < incident.severity.rank:
@@ -198,10 +205,14 @@ class _Fold:
             case ev.EntryBegan():
                 self._entry(event)
             case ev.EntryTakenBack():
+                if self.state.entry is None:
+                    raise NoEffectError("no step was being entered")
                 self._entry_fault = None
             case ev.StepEntered():
                 self._entered(event)
             case ev.RolledBack():
+                if self.state.status == "aborted":
+                    raise Unbacked("the release was ended; nothing brings it back")
                 if (
                     self.state.plan.index(event.to_step) >= self.state.index
                     or event.from_step != self.state.current
@@ -230,7 +241,8 @@ class _Fold:
         state = self.state
         if event.decision == "reject":
             require_no_other_rejection(state, event)
-            return event  # caution needs no proof
+            self._rejection(event)
+            return event
         step = state.next_step
         if step is None or (step.name, state.attempt) != (event.step, event.attempt):
             raise NoEffectError("it is for a gate that was not next")
@@ -244,23 +256,66 @@ class _Fold:
         if not self._pinned(event.by):
             # what binds a share to its sign-off is the signed statement
             return event.model_copy(update={"shares": {}})
-        statement = check_sign_off(
+        statement = self._signed(event, subject)
+        if self._rejects(event.by) and statement.predicate.issued_at < self._rejected[event.by]:
+            raise NoEffectError(
+                "it was signed before the rejection that stands; sign again, or withdraw that"
+            )
+        return self._used_once(event, statement)
+
+    def _signed(self, event: ev.SignedOff, subject: GateSubject) -> Statement[SignOff]:
+        return check_sign_off(
             event.envelope or "",
-            state.plan,
+            self.state.plan,
             subject,
             person=event.by,
             role=event.role,
             decision=event.decision,
             now=event.at,
         )
-        return self._used_once(event, statement)
 
     def _used_once(self, event: ev.SignedOff, statement: Statement[SignOff]) -> ev.SignedOff:
+        self._once(statement)
+        until = min(event.expires_at, statement.predicate.expires_at)
+        return event.model_copy(update={"expires_at": until})
+
+    def _once(self, statement: Statement[Any]) -> None:
         if statement.digest in self._statements:
             raise NoEffectError("this very statement was used before; one signature counts once")
         self._statements.add(statement.digest)
-        until = min(event.expires_at, statement.predicate.expires_at)
-        return event.model_copy(update={"expires_at": until})
+
+    def _rejects(self, person: str) -> bool:
+        """Whether a rejection of this person closes the gate that is next."""
+        standing, step = self.state.sign_offs.get(person), self.state.next_step
+        return (
+            standing is not None
+            and step is not None
+            and standing.decision == "reject"
+            and standing.step_digest == step_digest(step)
+        )
+
+    def _rejection(self, event: ev.SignedOff) -> None:
+        """Caution needs no proof; but what stands gives way only to another one that its person signed, for this gate, once."""
+        issued = event.at.replace(microsecond=0)
+        try:
+            statement = self._signed_rejection(event)
+        except (TrustError, NoEffectError):
+            if self._rejects(event.by):
+                raise
+        else:
+            issued = issued if statement is None else statement.predicate.issued_at
+        self._rejected[event.by] = issued
+
+    def _signed_rejection(self, event: ev.SignedOff) -> Statement[SignOff] | None:
+        """The statement of a rejection, used for the first time; None where no signature can be asked for."""
+        step = self.state.next_step
+        if step is None or event.step_digest != step_digest(step):
+            raise NoEffectError("it is for another gate than the next")
+        if event.invitation is not None or not self._pinned(event.by):
+            return None
+        statement = self._signed(event, gate_subject(self.state, step))
+        self._once(statement)
+        return statement
 
     def _withdrawal(self, event: ev.SignOffWithdrawn) -> None:
         standing = self.state.sign_offs.get(event.by)
@@ -282,7 +337,7 @@ class _Fold:
 
     def _delegation(self, event: ev.Delegated) -> None:
         if self._pinned(event.by):
-            check_delegation(
+            statement = check_delegation(
                 event.envelope or "",
                 self.state.plan,
                 release=self.state.release,
@@ -292,12 +347,13 @@ class _Fold:
                 until=event.until,
                 now=event.at,
             )
+            self._once(statement)
 
     def _endorsement(
         self, person: str, action: str, payload_digest: str, envelope: str | None, now: datetime
     ) -> None:
         if self._pinned(person):
-            check_endorsement(
+            statement = check_endorsement(
                 envelope or "",
                 self.state.plan,
                 release=self.state.release,
@@ -306,12 +362,15 @@ class _Fold:
                 person=person,
                 now=now,
             )
+            self._once(statement)
 
     def _proposed(self, event: ev.Proposed) -> None:
         if digest(event.payload) != event.payload_digest:
             raise Unbacked("the payload is not the one that its digest names")
         if event.expires_at > event.at + PROPOSAL_LIFETIME:
             raise Unbacked("the proposal would wait longer than proposals do")
+        if event.proposal in self._behind:
+            raise NoEffectError(f"there was a proposal {event.proposal}; none is written over another")
         # who stands behind it is kept apart, so that somebody else's good endorsement still counts
         self._stand_behind(event.proposal, event.by, event.action, event.payload_digest, event)
 
@@ -423,6 +482,8 @@ class _Fold:
         given = event.evidence
         if given.at > event.at:
             raise NoEffectError("the document is from the future")
+        if given.kind is EvidenceKind.RISK_ASSESSMENT and set(given.ratings or {}) != set(Consideration):
+            raise NoEffectError("a risk assessment rates all six considerations")
         if given.ratings is None:
             return
         worst = self._ratings.setdefault(f"{given.digest}@{given.step}", {})
@@ -496,6 +557,9 @@ class _Fold:
             raise Unbacked("the step was not being entered")
         if event.stage is not step.stage or event.completed != (step.stage is Stage.OPEN):
             raise Unbacked("the stage is not that of the plan")
+        gone = still_holds(self.state, step, event.at)
+        if gone:
+            raise Unbacked("its gate did not hold any more", [Reason(c.code, c.message) for c in gone])
         for grant in event.grants:
             self._grant(grant, event.at, step)
 

@@ -40,6 +40,8 @@ def check_invited(state: ReleaseState, event: ev.Invited) -> None:
         raise NoEffectError(f"the plan does not let {event.by} invite a reviewer as {event.role}")
     if statement_digest(event.envelope) != event.invitation:
         raise NoEffectError("the invitation is not the one that its digest names")
+    if event.invitation in state.invitations:
+        raise NoEffectError("it was made already; nothing revives an invitation that was used or revoked")
     said = Said(
         invited_by=event.by,
         reviewer=event.reviewer,

@@ -264,6 +264,23 @@ def test_invitation_used_after_it_was_revoked(world: World, intruder: Intruder) 
     refused(world, intruder, "the invitation was revoked")
 
 
+@pytest.mark.parametrize("ended", ["revoked", "used"])
+def test_invitation_revived_by_writing_it_once_more(world: World, intruder: Intruder, ended: str) -> None:
+    invited = invitation(world)
+    [made] = invite(world, invited)
+    if ended == "revoked":
+        world.say(cmd.RevokeInvitation(**world.head(DAN), invitation=invited.id, reason="not for Jane"))
+    else:
+        answer(world, invited)
+        statement = world.state.sign_offs["jane"].statement
+        envelope = invited.signed(world.clock(), "withdraw", withdraws=statement)
+        head = world.head(invited.reviewing)
+        world.say(cmd.WithdrawInvited(**head, step="demo", invitation=invited.id, envelope=envelope))
+    intruder.forge(made.model_copy(update=intruder.head(made.by)))
+    answer(world, invited)  # the service was taken in
+    refused(world, intruder, f"the invitation was {ended}")
+
+
 def test_invitation_revoked_after_the_approval(world: World, intruder: Intruder) -> None:
     invited = invitation(world)
     invite(world, invited)
