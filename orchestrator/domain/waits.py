@@ -36,7 +36,7 @@ def waits(state: ReleaseState, now: datetime, gate: Verdict | None = None) -> li
     `gate`: the verdict on the next step at `now`, when the caller has it already.
     """
     if state.ended:
-        return _reviews(state)
+        return _soonest_first(_reviews(state))
     found = list(_decisions(state, now))
     step = state.next_step
     if step is not None and state.status == "active":
@@ -73,6 +73,10 @@ def waits(state: ReleaseState, now: datetime, gate: Verdict | None = None) -> li
         for one in reminders(state, now, gate)
         if one.kind != "sign_off_waits"  # which is among the above
     ]
+    return _soonest_first(found)
+
+
+def _soonest_first(found: list[Wait]) -> list[Wait]:
     return sorted(found, key=lambda wait: (wait.due, wait.what, wait.message))
 
 

@@ -86,7 +86,7 @@ def test_an_amended_plan_ends_delegations(walk: Walker) -> None:
     assert walk.state.delegations == []
 
 
-def broken(walk: Walker) -> str:
+def broken(walk: Walker, reason: str = "a patch has to go out") -> str:
     """The glass broken for the window of the next gate; the review's id."""
     for name in ("sam", "lea"):
         walk.do(
@@ -94,10 +94,9 @@ def broken(walk: Walker) -> str:
             person(name),
             step=walk.state.next_step.name,
             waives=["research_window"],
-            reason="a patch has to go out",
+            reason=reason,
         )
-    (review,) = walk.state.reviews
-    return review
+    return list(walk.state.reviews)[-1]
 
 
 def test_glass_takes_two_people_and_one_of_them_does_not_close_its_review(walk: Walker) -> None:
@@ -129,3 +128,13 @@ def test_a_review_has_to_be_closed_also_after_the_release_has_ended(walk: Walker
     assert waits(walk.state, walk.now) == []
     with pytest.raises(ReleaseEnded):
         walk.do(cmd.CloseReview, person("sue"), review=review, outcome="again")
+
+
+def test_reviews_of_an_ended_release_are_listed_like_everything_else(walk: Walker) -> None:
+    later, first = broken(walk, "z"), broken(walk, "a")
+    walk.do(
+        cmd.Abort, person("mia").model_copy(update={"permissions": frozenset({"release:abort"})}), reason="x"
+    )
+    listed = waits(walk.state, walk.now)
+    assert len({wait.due for wait in listed}) == 1
+    assert [wait.reference for wait in listed] == [first, later]
