@@ -23,6 +23,7 @@ from temporalio.worker import Worker
 
 from infra.builds import take_over
 from infra.health import Check, HealthServer
+from infra.memory import spare_what_stands
 from infra.settings import InvalidSettingError, Role, Settings, read_secret
 from infra.telemetry.metrics import Metrics, Numbers
 from infra.temporal import connect, deployment_config
@@ -100,6 +101,7 @@ async def serve_worker(settings: Settings, stop: asyncio.Event, client: Client, 
             ):
                 if deployment is not None:
                     await take_over(client, deployment.version)
+                spare_what_stands()
                 ready.set()
                 log.info(
                     "serving", queue=parts.queue, build=deployment.version.build_id if deployment else None
@@ -429,6 +431,7 @@ async def api_root(settings: Settings, stop: asyncio.Event) -> None:
         await client.service_client.check_health(timeout=timedelta(seconds=2))
 
     checks: dict[str, Check] = {"temporal": temporal, "records": records_check(deps.engine)}
+    spare_what_stands()
     async with HealthServer(settings.health_host, settings.health_port, checks, metrics):
         await serve(app, settings, stop)
 
@@ -449,6 +452,7 @@ async def notices_root(settings: Settings, stop: asyncio.Event) -> None:
             loop.check()
 
     checks: dict[str, Check] = {"records": records_check(engine), "delivery": says}
+    spare_what_stands()
     for loop in saying:
         loop.start()
     try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -53,33 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if settings.dev:
         log.warning("dev mode: insecure settings are allowed; never with weights that matter")
-    _keep_bytecode(settings)
-    _collect_less()
     try:
         asyncio.run(_until_told(settings, role))
     except (TemporalError, CodecError, SettingsError, ConnectionError) as error:
         log.error("can't run", reason=str(error))  # noqa: TRY400 - the reason says it all
         return 3
     return 0
-
-
-def _keep_bytecode(settings: Settings) -> None:
-    """Compile workflow code once even where PYTHONDONTWRITEBYTECODE is set (images often do).
-
-    The sandbox loads a workflow's module anew for every run, which without bytecode on disk takes 8 ms instead of 4.
-    """
-    if sys.dont_write_bytecode:
-        sys.pycache_prefix = str(settings.data_dir / "cache" / "bytecode")
-        sys.dont_write_bytecode = False
-
-
-def _collect_less() -> None:
-    """Spare the collector of cycles what was loaded at the start and stays: modules, models, schemas.
-
-    It must not run less often than by default: releases that leave a worker's memory are cycles, and pile up until it comes.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 async def _until_told(settings: Settings, role: Role) -> None:

@@ -55,6 +55,7 @@ from infra.interceptors import ContextInterceptor
 from infra.settings import Settings, read_secret
 from infra.telemetry.runtime import runtime_for
 from infra.telemetry.tracing import temporal_interceptors
+from infra.workflow_code import keep_workflow_code
 
 #: What workflow code may import besides the standard library, pydantic and Temporal.
 WORKFLOW_MAY_IMPORT = ("orchestrator.domain", "orchestrator.contracts")
@@ -137,6 +138,7 @@ def sandbox_restrictions() -> SandboxRestrictions:
 def _sandbox(existing: WorkflowRunner | None) -> WorkflowRunner:
     if existing is not None and not isinstance(existing, SandboxedWorkflowRunner):
         return existing  # a test or a debugger that asked for no sandbox
+    keep_workflow_code()
     return SandboxedWorkflowRunner(restrictions=sandbox_restrictions())
 
 

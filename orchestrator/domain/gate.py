@@ -19,6 +19,7 @@ from pydantic import Field
 
 from orchestrator.domain.custody_wait import StandingWait
 from orchestrator.domain.evidence import EvidenceKind
+from orchestrator.domain.memo import Memo
 from orchestrator.domain.plan import HandOut, SignOffRequirement, Step, step_digest
 from orchestrator.domain.sharing import keyed_artifacts, share_gaps
 from orchestrator.domain.state import (
@@ -145,6 +146,10 @@ class Verdict(Frozen):
     waits: StandingWait | None = None
 
 
+#: The last verdict on each state. Whoever acts on a release asks several times in one instant: validator, handler, main loop.
+_VERDICTS: Memo[ReleaseState, tuple[Step, datetime, Verdict]] = Memo()
+
+
 def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
     """The whole verdict on the gate into `step`.
 
@@ -153,8 +158,16 @@ def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
         step: a step of its plan; one that is not next has the condition `order`.
         now: the instant to judge at (aware).
     """
+    known = _VERDICTS.get(state)
+    if known is not None and known[0] is step and known[1] == now:
+        return known[2]
+    return _VERDICTS.keep(state, (step, now, _judge(state, step, now)))[2]
+
+
+def _judge(state: ReleaseState, step: Step, now: datetime) -> Verdict:
     subject = gate_subject(state, step)
-    views = [_view(state, record, subject.digest, step, now) for record in state.sign_offs.values()]
+    subject_digest = subject.digest
+    views = [_view(state, record, subject_digest, step, now) for record in state.sign_offs.values()]
     views.sort(key=lambda view: (view.at, view.person))
     views = _each_once(views)
     delegations = list(_delegations(state, step, now))
@@ -181,11 +194,11 @@ def verdict(state: ReleaseState, step: Step, now: datetime) -> Verdict:
         window=window,
         shares=_share_views(state, step, views),
         subject=subject,
-        subject_digest=subject.digest,
+        subject_digest=subject_digest,
         irreversible=not step.stage.reversible,
         opens_at=now if not unmet else opens_at,
         changes_at=_changes_at(state, step, unmet, views, delegations, now),
-        etag=_etag(state, subject, views, step),
+        etag=_etag(state, subject_digest, views, step),
         waits=state.custody_waits.get(step.name),
     )
 
@@ -642,9 +655,9 @@ def _changes_at(
     return min((time for time in times if time is not None and time > now), default=None)
 
 
-def _etag(state: ReleaseState, subject: GateSubject, views: Sequence[SignOffView], step: Step) -> str:
+def _etag(state: ReleaseState, subject: str, views: Sequence[SignOffView], step: Step) -> str:
     seen: dict[str, object] = {
-        "subject": subject.digest,
+        "subject": subject,
         "step": step_digest(step),
         "status": state.status,
         "sign_offs": [[v.person, v.role, v.decision, v.standing] for v in views],

@@ -19,6 +19,7 @@ from orchestrator.domain.component import Component, Kind, Mark
 from orchestrator.domain.control import PlannedControl
 from orchestrator.domain.evidence import EvidenceKind
 from orchestrator.domain.incident import ResponseAction, Severity
+from orchestrator.domain.memo import Memo
 from orchestrator.domain.opening import OpeningHours
 from orchestrator.domain.stage import Audience, PartnerAudience, Stage
 from orchestrator.domain.values import (
@@ -358,6 +359,10 @@ class Plan(Frozen):
         return [name for name in self.components if entered.get(name, Stage.CLOSED) < Stage.DOWNLOADABLE]
 
 
+#: Every verdict asks for it, and a step never changes.
+_STEP_DIGESTS: Memo[Step, str] = Memo()
+
+
 def recipient_digest(recipient: str) -> str:
     """What pins a recipient: `sha256:…` of its text, or the digest itself when it is one already."""
     return recipient if recipient.startswith("sha256:") else digest_bytes(recipient.encode())
@@ -365,7 +370,7 @@ def recipient_digest(recipient: str) -> str:
 
 def step_digest(step: Step) -> str:
     """`sha256:…` of one step's definition: a rejection stands until this changes."""
-    return digest(step.model_dump(mode="json"))
+    return _STEP_DIGESTS.get(step) or _STEP_DIGESTS.keep(step, digest(step.model_dump(mode="json")))
 
 
 def json_schema() -> dict[str, Any]:
