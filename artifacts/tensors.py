@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from artifacts.errors import IntegrityError
+from artifacts.errors import ArtifactError, IntegrityError
 
 MAX_HEADER = 100_000_000
 """The format's own limit, as its reference implementation has it."""
@@ -179,8 +179,15 @@ def memory_file(source: _Readable, name: str = "sealed") -> Iterator[str]:
 
 @contextlib.contextmanager
 def open_safetensors(source: _Readable, framework: str = "np") -> Iterator[Any]:
-    """`safetensors.safe_open` over a sealed file, without plaintext on disk. Needs the package `safetensors`."""
-    from safetensors import safe_open
+    """`safetensors.safe_open` over a sealed file, without plaintext on disk.
+
+    Raises:
+        ArtifactError: the package `safetensors` is not installed.
+    """
+    try:
+        from safetensors import safe_open
+    except ImportError:
+        raise ArtifactError("safe_open needs the package `safetensors`: pip install safetensors") from None
 
     with memory_file(source) as path, safe_open(path, framework=framework) as handle:
         yield handle

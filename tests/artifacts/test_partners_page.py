@@ -9,10 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
 from artifacts import age
+from artifacts.errors import ArtifactError
 from artifacts.keys import partner_identity
 from artifacts.manifest import file_object_key
-from tests.artifacts.sealed_world import World
+from tests.artifacts.sealed_world import NOW, World
+from tests.artifacts.test_sources_and_filesystem import Web, web
+
+__all__ = ["web"]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "partners.md").read_text()
 
@@ -43,3 +51,37 @@ def test_the_twenty_line_script_opens_a_file_and_refuses_a_changed_one(world: Wo
     changed[100] ^= 1
     stored.write_bytes(changed)
     assert "part 0 was changed" in run("other.bin").stderr
+
+
+@pytest.fixture
+def weights(world: World) -> np.ndarray:
+    """A model with the tensor that the page reads; made before `web` seals it."""
+    tensor = np.arange(12, dtype=np.float32).reshape(3, 4)
+    save_file({"encoder.layer.0.attention.self.query.weight": tensor}, world.source / "model.safetensors")
+    return tensor
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_python_that_opens_without_downloading_runs_as_it_stands(
+    world: World, weights: np.ndarray, web: Web, monkeypatch: pytest.MonkeyPatch, *, installed: bool
+) -> None:
+    code = re.findall(r"```python\n(from artifacts.*?)```", PAGE, re.DOTALL)[0]
+    for page, here in {
+        '"https://mirror.example/artifacts/ID/files"': "base",
+        'framework="pt"': 'framework="np"',
+        "        ...": "        safe = {name: tensors.get_tensor(name) for name in tensors.keys()}",
+    }.items():
+        assert code.count(page) == 1
+        code = code.replace(page, here)
+    names = {
+        "base": web.base, "manifest": web.sealed.manifest, "envelope": world.envelope(web.sealed), "now": NOW,
+        "identity": world.partner.identity, "custody_key": str(world.signer.verify_key),
+    }  # fmt: skip
+    if not installed:
+        monkeypatch.setitem(sys.modules, "safetensors", None)
+        with pytest.raises(ArtifactError, match="pip install safetensors"):
+            exec(code, names)
+        return
+    exec(code, names)
+    np.testing.assert_array_equal(names["weight"], weights)
+    np.testing.assert_array_equal(names["safe"]["encoder.layer.0.attention.self.query.weight"], weights)
