@@ -117,10 +117,12 @@ class FileSealing:
         if not reused:
             if isinstance(self._upload, StreamingUpload):
                 self._parts[index] = self._stream_part(self._upload, index, sealer, fd, context, where)
+                self._order.run(index, lambda: self._see(start, sealer.plain(length)))
             else:
                 sealed = sealer.seal(fd, start, length, self._key, context, where)
+                # Before it is sent: else every thread would wait for the slowest part on its way.
+                self._order.run(index, lambda: self._see(start, sealer.plain(length)))
                 self._parts[index], reused = self._store_part(index, sealed, context, where)
-            self._order.run(index, lambda: self._see(start, sealer.plain(length)))
         else:
             plain = sealer.plain(length)
             read_exactly(fd, plain, start, where)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from artifacts.errors import ArtifactError, IntegrityError, ObjectExists, StoreUnavailable
-from artifacts.manifest import file_object_key
+from artifacts.manifest import file_object_key, open_inner
 from artifacts.progress import Progress
 from artifacts.resealing import reseal_artifact
-from artifacts.sealing import _Run
+from artifacts.sealing import _Run, seal_tree
 from tests.artifacts.sealed_world import PART, World, tree
 
 
@@ -173,3 +176,53 @@ def test_memory_stays_below_512_mib_for_a_file_of_twelve_parts(tmp_path: Path) -
         capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert int(done.stdout) < 512
+
+
+class OnePartHangs:
+    """A store over a network on which the first part takes until two later ones are there."""
+
+    uri = "mem:"
+
+    def __init__(self) -> None:
+        self.put_parts: list[int] = []
+        self.overtaken = threading.Event()
+
+    def stat(self, key: str) -> None:
+        return None
+
+    def put(self, key: str, data: bytes) -> None:
+        return None
+
+    def begin(self, key: str, part_count: int, part_size: int) -> OnePartHangs:
+        return self
+
+    def parts(self) -> dict[int, Any]:
+        return {}
+
+    def put_part(self, index: int, data: Any, sha256: str) -> None:
+        if index == 0:
+            self.overtaken.wait(10)
+        self.put_parts.append(index)
+        if len(self.put_parts) == 2:
+            self.overtaken.set()
+
+    def complete(self) -> None:
+        return None
+
+    def batch(self) -> Any:
+        return contextlib.nullcontext()
+
+
+def test_a_part_that_is_slow_on_its_way_keeps_no_other_thread_waiting(world: World, monkeypatch: Any) -> None:
+    monkeypatch.setattr("artifacts.sealing_file.PUT_LIMIT", 0)
+    store: Any = OnePartHangs()
+    many = world.source / "many.bin"
+    sealed = seal_tree(
+        many, store, custody_recipient=world.custody.recipient, signer=world.signer, components={"w": "*"}, part_size=PART
+    )  # fmt: skip
+    assert store.put_parts.index(0) >= 2
+    assert len(sealed.files[0].parts) == len(store.put_parts) == 6
+    inner = open_inner(
+        sealed.artifact_id, sealed.files[0], world.root(sealed).file_key(sealed.artifact_id, "many.bin")
+    )
+    assert inner.digests["sha256"] == hashlib.sha256(many.read_bytes()).hexdigest()
