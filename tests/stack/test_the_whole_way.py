@@ -11,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.stores.base import open_store
 from infra.demo_cast import Pace
-from infra.demo_story import STEPS
+from infra.demo_story import STEPS, Model
 from infra.faults.scene import Wanted, embedded
 from infra.faults.telling import disturbed_release
+from infra.provision import key_provider
+from infra.settings import Settings
+from orchestrator.records import database, releases
+from tests.support import secrets_of
+from tests.support.canary import Search
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -56,3 +62,36 @@ async def test_kill_9_of_every_process_on_the_way_from_closed_to_open_loses_and_
     assert outcome.faults.total() >= FAULTS
     assert outcome.deliveries["twice"] > 40
     assert outcome.checks.made > 250
+    _no_secret_lies_in_clear(tmp_path)
+
+
+def _no_secret_lies_in_clear(folder: Path) -> None:
+    """SQLite files of records, custody and Temporal with its histories, logs, the store, and what killed processes left."""
+    settings = Settings(dev=True, data_dir=folder / "data")
+    weights = folder / "model/model.safetensors"
+    engine = database.connect(settings.effective_database_url)
+    with database.reading(engine) as session:
+        state = releases.load(session, "minilm-1.0")
+    engine.dispose()
+    artifacts = {one.id: one.manifest_digest for one in state.artifacts.values()}
+    with open_store(settings.effective_store_uri) as store:
+        of_custody = secrets_of.of_custody(settings, key_provider(settings), store, artifacts)
+        secrets = [
+            *of_custody,
+            *secrets_of.of_files(settings),
+            *secrets_of.of_weights(Model(weights, {}, {})),
+        ]
+    search = Search([*secrets, *secrets_of.of_texts()])
+    search.folder(
+        folder,
+        {
+            "data/records.db*": b"minilm-1.0",
+            "temporal*.db*": b"release:minilm-1.0",
+            "data/logs/*api*": b"/v1/releases",
+            "data/logs/*custody*": b"serving",
+            "publications/*/*": b"minilm-1.0",
+        },
+        leave_out=secrets_of.owned(folder),
+    )
+    assert search.searched > 3_000_000
+    assert search.found == []

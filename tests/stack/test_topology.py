@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psycopg
 import pytest
@@ -15,8 +16,16 @@ from safetensors.numpy import save_file
 
 from infra.demo_cast import Pace
 from infra.demo_story import STEPS, WATCHING, Model, Story
+from infra.parts import StoreOpener, records_engine
 from infra.preparing.postgres import CUSTODY, RECORDS
+from infra.provision import close_provider, key_provider
+from infra.settings import Settings
+from infra.supervisor import Stack
 from infra.topology import topology
+from orchestrator.records import database, releases
+from tests.simulators.otlp import Collector, collecting
+from tests.support import secrets_of
+from tests.support.canary import Search, Secret
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -50,16 +59,28 @@ async def test_a_release_goes_from_closed_to_open_on_real_servers(
     # the pipeline that seals has credentials for the bucket, and for nothing else
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "secrets/s3.credentials"))
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    async with topology(folder, **WATCHING) as stack:
+    scratch = folder / "scratch"
+    scratch.mkdir(mode=0o777)
+    scratch.chmod(0o777)  # PostgreSQL has a user of its own
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    with collecting() as traces:
+        await _told(folder, tmp_path, model, traces)
+
+
+async def _told(folder: Path, tmp_path: Path, model: Model, traces: Collector) -> None:
+    async with topology(folder, otlp_endpoint=traces.url, **WATCHING) as stack:
         assert not stack.settings.dev
         pace = Pace(api=1, downloadable=1, open=1, cooling_off=1)
         story = Story(stack.settings, stack.urls["api"], tmp_path, model, pace=pace)
         summary = await asyncio.to_thread(story.tell)
         port = stack.site.ports["postgres"]
         await asyncio.to_thread(_custody_reads_and_writes_its_own_alone, folder, port)
+        metrics = await asyncio.to_thread(_metrics, stack)
+        dumps = await asyncio.to_thread(_dumps, folder, port)
+        secrets = await asyncio.to_thread(_secrets, story, model, stack.settings, folder)
     assert [step["step"] for step in summary["steps"]] == list(STEPS)
     assert summary["partner"]["identical"]
-    _nothing_of_the_plaintext_lies_in_the_servers(folder, model)
+    _no_secret_lies_in_clear(folder, Search(secrets), dumps, metrics, traces)
 
 
 def _custody_reads_and_writes_its_own_alone(folder: Path, port: int) -> None:
@@ -78,11 +99,79 @@ def _custody_reads_and_writes_its_own_alone(folder: Path, port: int) -> None:
         psycopg.connect(user=RECORDS, password=password("records"), dbname=CUSTODY, **own)
 
 
-def _nothing_of_the_plaintext_lies_in_the_servers(folder: Path, model: Model) -> None:
-    sample = model.weights.read_bytes()[200_000:200_064]
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not path.is_relative_to(folder / "ingest") and sample in path.read_bytes()
-    ]
-    assert found == []
+def _metrics(stack: Stack) -> dict[str, bytes]:
+    """What every process shows of itself."""
+    with httpx.Client(trust_env=False, timeout=20) as http:
+        return {
+            name: http.get(f"http://127.0.0.1:{port}/metrics").raise_for_status().content
+            for name, port in stack.site.ports.items()
+            if name.endswith("-health")
+        }
+
+
+def _dumps(folder: Path, port: int) -> dict[str, bytes]:
+    """Every table of both databases as text: in the server's files, values may lie compressed."""
+    password = (folder / "secrets/postgres-admin.password").read_text().strip()
+    found = {}
+    for name in (RECORDS, CUSTODY):
+        where = {"host": "127.0.0.1", "port": port, "user": "postgres", "password": password, "dbname": name}
+        with psycopg.connect(**where, connect_timeout=5) as connection:
+            tables = connection.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            ).fetchall()
+            for (table,) in tables:
+                with connection.cursor().copy(f'COPY "{table}" TO STDOUT') as rows:
+                    found[f"{name}.{table}"] = b"".join(map(bytes, rows))
+    return found
+
+
+def _secrets(story: Story, model: Model, settings: Settings, folder: Path) -> list[Secret]:
+    token = folder / "secrets/openbao-custody.token"
+    own = settings.model_copy(update={"openbao_token_file": token})
+    engine = records_engine(settings)
+    with database.reading(engine) as session:
+        state = releases.load(session, story.release)
+    engine.dispose()
+    artifacts = {one.id: one.manifest_digest for one in state.artifacts.values()}
+    with StoreOpener(settings)(settings.effective_store_uri) as store:
+        provider = key_provider(own)
+        try:
+            found = [*secrets_of.of_custody(own, provider, store, artifacts)]
+        finally:
+            close_provider(provider)
+    found += [*secrets_of.of_weights(model), *secrets_of.of_texts()]
+    found += [*secrets_of.of_people(story), *secrets_of.of_files(settings)]
+    for name in ("postgres-records", "postgres-custody", "postgres-admin", "openbao-custody"):
+        for file in (folder / "secrets").glob(f"{name}.*"):
+            if file.suffix in {".password", ".token"}:
+                found.append(
+                    Secret(file.name, file.read_bytes().strip(), (file, folder / "postgres/admin.password"))
+                )
+    return found
+
+
+def _no_secret_lies_in_clear(
+    folder: Path, search: Search, dumps: dict[str, bytes], metrics: dict[str, bytes], traces: Collector
+) -> None:
+    """PostgreSQL as text and as files, Temporal with its histories, logs, OpenBao, the store's blocks, traces, metrics, temporary files."""
+    for name, rows in dumps.items():
+        search.look(name, rows)
+    assert b"minilm-1.0" in dumps[f"{RECORDS}.event"]
+    assert len(dumps[f"{CUSTODY}.custody_leaf"]) > 100
+    search.folder(
+        folder,
+        {
+            "temporal*.db*": b"release:minilm-1.0",
+            "data/logs/*api*": b"/v1/releases",
+            "data/logs/*custody*": b"serving",
+        },
+        leave_out=[folder / "ingest"],
+    )
+    for name, shown in metrics.items():
+        assert b"sluice_" in shown, name
+        search.look(f"metrics of {name}", shown)
+    assert len({span.service for span in traces.spans}) >= 4
+    for body in traces.raw:
+        search.look("a trace", body)
+    assert search.searched > 5_000_000
+    assert search.found == []
