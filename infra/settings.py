@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "SLUICE_"
@@ -526,6 +526,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment; no `.env` file is read behind anyone's back."""
         return (init_settings, env_settings)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty(cls, value: Any, info: ValidationInfo) -> Any:
+        """An empty variable of a setting that has no default is not set: what a compose file writes where nothing was given."""
+        without = cls.model_fields[str(info.field_name)].default is None
+        return None if without and value == "" else value
 
     @field_validator("*", mode="after")
     @classmethod

@@ -10,6 +10,7 @@
     s3.credentials · s3.json              an AWS credentials file, and the same identity for a SeaweedFS server
     openbao.seal                          what OpenBao unseals itself with (32 bytes)
     openbao.crt · openbao.key · openbao-ca.pem   its certificate, made by an authority that is forgotten at once
+    none                                  nothing: what an optional secret is in `docker-compose.yml` while there is none
 
 Nothing existing is touched, so that a second run adds only what is missing.
 """
@@ -58,6 +59,7 @@ def new_secrets(folder: Path, *, openbao_names: Iterable[str] = OPENBAO_NAMES) -
         "webhook.keys": write_new_keys,
         "transfer.key": lambda path: write_private(path, _line(SigningKey.generate().secret_string())),
         "model-signing.pem": lambda path: write_private(path, new_pem()),
+        "none": lambda path: write_private(path, b""),
         "openbao.seal": lambda path: write_private(path, secrets.token_bytes(32)),
         "s3.credentials": lambda path: write_private(path, s3_credentials("sluice", secrets.token_hex(20))),
     }

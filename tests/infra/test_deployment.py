@@ -52,14 +52,79 @@ def test_the_compose_file_is_valid_by_the_published_schema(compose):
     )
     jsonschema.validate(compose, schema)
     # as Docker reads it: with its variables filled in
-    given = {"SLUICE_VERSION": "0.1.0", "SLUICE_PUBLIC_URL": "https://sluice.example", "SLUICE_PROXIES": "[]"}
-    filled = re.sub(
-        r"\$\{(\w+)(?::([?-])([^}]*))?\}",
-        lambda found: given.get(found[1]) or (found[3] if found[2] == "-" else ""),
-        json.dumps(compose),
-    )
-    assert "${" not in filled
-    assert compose_spec.PyCompose.from_json(filled).name == "sluice"
+    for more in ({}, OPTIONAL):
+        text = json.dumps(filled(compose, GIVEN | more))
+        assert "${" not in text
+        assert compose_spec.PyCompose.from_json(text).name == "sluice"
+
+
+GIVEN = {"SLUICE_VERSION": "0.1.0", "SLUICE_PUBLIC_URL": "https://sluice.example", "SLUICE_PROXIES": "[]"}
+OPTIONAL = {
+    "SLUICE_MAIL_FROM": "sluice@example.org",
+    "SLUICE_MAIL_URL_FILE": "./secrets/mail.url",
+    "SLUICE_MAIL_CA_FILE": "./secrets/mail-ca.pem",
+    "SLUICE_SIGN_IN_FILE": "./sign-in.yaml",
+    "SLUICE_OIDC_SECRET_FILE": "./secrets/oidc",
+    "SLUICE_HUB_TOKEN_FILE": "./secrets/hub.token",
+    "SLUICE_LEAK_SOURCES_FILE": "./sources.yaml",
+    "SLUICE_LEAK_S3_PROFILES_FILE": "./secrets/profiles.yaml",
+    "SLUICE_OUTSIDE_MONITORS_FILE": "./secrets/monitors",
+}
+
+
+def filled(compose: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+    """As an engine fills variables in: `${A}`, `${A:?why}`, `${A:-else}`, `${A:+then}`."""
+
+    def value(found: re.Match[str]) -> str:
+        own = given.get(found[1], "")
+        if found[2] == "+":
+            return found[3] if own else ""
+        return own or (found[3] if found[2] == "-" else "")
+
+    made: dict[str, Any] = json.loads(re.sub(r"\$\{(\w+)(?::([?+-])([^}]*))?\}", value, json.dumps(compose)))
+    return made
+
+
+#: Settings of secret files without a slot: Temporal is on a network of its own there; the key service is OpenBao.
+WITHOUT_SLOT = {"keyring_file", "keyring_passphrase_file"}
+NOT_ON_ONE_HOST = {name for name in Settings.model_fields if name.startswith("temporal_tls_")} | {
+    "temporal_api_key_file"
+}
+
+
+def test_every_setting_that_names_a_file_has_a_slot(services, manifests):
+    files = {PREFIX + name.upper() for name in Settings.model_fields if name.endswith("_file")}
+    files -= {PREFIX + name.upper() for name in WITHOUT_SLOT}
+    in_compose = {key for service in services.values() for key in (service.get("environment") or {})}
+    assert files - in_compose == {PREFIX + n.upper() for n in NOT_ON_ONE_HOST if n.endswith("_file")}
+    in_chart = set()
+    for more in ({}, {"temporal": {"credentials": "api-key"}}, {"temporal": {"credentials": "certificate"}}):
+        for _, pod in pods(rendered(CHART_OPTIONAL | {"temporal": {"ca": True} | more.get("temporal", {})})):
+            in_chart |= {variable["name"] for variable in pod["containers"][0]["env"]}
+    assert files - in_chart == set()
+
+
+def test_what_was_not_given_is_not_switched_on_and_what_was_lies_where_the_process_looks(
+    compose, monkeypatch
+):
+    for more in ({}, OPTIONAL):
+        made = filled(compose, GIVEN | more)
+        for name in OURS:
+            service = made["services"][name]
+            own = {k: str(v) for k, v in service["environment"].items() if k.startswith(PREFIX)}
+            settings = Settings(**{k.removeprefix(PREFIX).lower(): v for k, v in own.items() if v[:1] != "["})
+            assert (settings.mail_url_file is not None) == (bool(more) and name == "worker-notices")
+            assert (settings.sign_in_file is not None) == (bool(more) and name == "api")
+            for key, value in own.items():
+                if value.startswith("/run/secrets/"):
+                    assert value.removeprefix("/run/secrets/") in service["secrets"], (name, key)
+        for secret in OPTIONAL_SECRETS:
+            assert (made["secrets"][secret]["file"] == "./secrets/none") == (not more), secret
+
+
+OPTIONAL_SECRETS = (
+    "mail", "mail-ca", "sign-in", "oidc", "hub-token", "leak-sources", "leak-s3-profiles", "outside-monitors",
+)  # fmt: skip
 
 
 def test_every_service_is_pinned_and_hardened(services):
@@ -80,8 +145,8 @@ def test_every_service_is_pinned_and_hardened(services):
             assert port.startswith("127.0.0.1:"), (name, port)
 
 
-def test_no_secret_stands_in_an_environment(services):
-    for name, service in services.items():
+def test_no_secret_stands_in_an_environment(compose):
+    for name, service in filled(compose, GIVEN | OPTIONAL)["services"].items():
         for key, value in (service.get("environment") or {}).items():
             secret = any(word in key for word in ("PASSWORD", "PWD", "TOKEN", "SECRET_KEY", "CREDENTIAL"))
             assert not secret or str(value).startswith(("/run/secrets/", "/var/lib/")), (name, key)
@@ -129,7 +194,7 @@ def test_every_role_runs_and_every_secret_is_made(services, compose, tmp_path):
     assert ["api"] in commands
     assert {c[1] for c in commands if c[0] == "worker"} == {kind.value for kind in WorkerKind}
     new_secrets(tmp_path / "secrets")
-    for name, secret in compose["secrets"].items():
+    for name, secret in filled(compose, GIVEN)["secrets"].items():
         made = tmp_path / secret["file"].removeprefix("./")
         assert made.is_file(), name
         assert made.stat().st_mode & 0o077 == 0, name
@@ -139,13 +204,27 @@ def test_every_role_runs_and_every_secret_is_made(services, compose, tmp_path):
 # --- the chart
 
 
-@pytest.fixture(scope="module")
-def manifests() -> list[dict[str, Any]]:
+#: Everything that is optional, given.
+CHART_OPTIONAL: dict[str, Any] = {
+    "secrets": {
+        "temporal": "t", "signIn": "s", "mail": "m", "hub": "h", "leaks": "l", "monitors": "o",
+    },
+    "mail": {"from": "sluice@example.org", "ca": True},
+    "database": {"ca": True},
+}  # fmt: skip
+
+
+def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
     with helm_python.Chart.load(CHART) as chart:
-        rendered = chart.render({}, name="sluice", namespace="sluice")
-    found = [doc for text in rendered.values() for doc in yaml.safe_load_all(text) if doc]
+        texts = chart.render(values, name="sluice", namespace="sluice")
+    found = [doc for text in texts.values() for doc in yaml.safe_load_all(text) if doc]
     assert found
     return found
+
+
+@pytest.fixture(scope="module")
+def manifests() -> list[dict[str, Any]]:
+    return rendered({})
 
 
 def pods(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -163,6 +242,72 @@ def test_the_chart_has_no_findings():
 def test_every_manifest_is_valid_by_kubernetes_schema(manifests):
     for manifest in manifests:
         kubernetes_validate.validate(manifest, "1.33", strict=True)
+
+
+def test_optional_secrets_are_mounted_where_they_are_looked_for_and_in_those_pods_alone():
+    made = rendered(CHART_OPTIONAL | {"temporal": {"ca": True, "credentials": "api-key"}})
+    held: dict[str, set[str]] = {}
+    for manifest in made:
+        kubernetes_validate.validate(manifest, "1.33", strict=True)
+    for name, pod in pods(made):
+        held[name] = {v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
+        [container] = pod["containers"]
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+        given = {
+            item["key"] for v in pod["volumes"] if v["name"] == "service" for item in v["secret"]["items"]
+        }
+        for variable in container["env"]:
+            value = variable["value"]
+            if value.startswith("/run/secrets/"):
+                assert str(Path(value).parent) in mounts, (name, variable)
+            if variable["name"].endswith("DATABASE_URL"):
+                assert value.endswith("sslmode=verify-full&sslrootcert=/run/secrets/service/postgres-ca.pem")
+            if value.startswith("/run/secrets/service/"):
+                assert Path(value).name in given or not value.endswith((".keys", ".password")), (
+                    name,
+                    variable,
+                )
+    workers = {name for name in held if "migrate" not in name}
+    assert all("t" in held[name] for name in workers)
+    for secret, roles in {
+        "s": {"api"},
+        "o": {"api"},
+        "m": {"notices"},
+        "h": {"transfer", "leaks"},
+        "l": {"leaks"},
+    }.items():
+        assert {name for name in held if secret in held[name]} == {f"sluice-{role}" for role in roles}
+
+
+def test_a_pod_holds_those_keys_of_the_service_alone_that_its_process_reads(manifests):
+    held = {
+        name.removeprefix("sluice-"): {
+            item["key"] for v in pod["volumes"] if v["name"] == "service" for item in v["secret"]["items"]
+        }
+        for name, pod in pods(manifests)
+        if "migrate" not in name
+    }
+    assert {role for role, keys in held.items() if "document.keys" in keys} == {"api"}
+    assert {role for role, keys in held.items() if "webhook.keys" in keys} == {"api", "notices"}
+    assert {role for role, keys in held.items() if "verdict.keys" in keys} == {"api", "leaks"}
+    assert {role for role, keys in held.items() if "codec.keys" in keys} == set(held) - {"notices"}
+    assert {role for role, keys in held.items() if "postgres-records.password" in keys} == set(held) - {
+        "custody"
+    }
+
+
+def test_what_says_things_outward_knows_where_its_links_lead_and_cannot_read_histories(services, manifests):
+    notices = services["worker-notices"]
+    assert "codec" not in notices["secrets"]
+    assert "engine" not in notices["networks"]
+    assert (
+        notices["environment"]["SLUICE_API_PUBLIC_URL"]
+        == services["api"]["environment"]["SLUICE_API_PUBLIC_URL"]
+    )
+    [pod] = [pod for name, pod in pods(manifests) if name == "sluice-notices"]
+    env = {variable["name"]: variable["value"] for variable in pod["containers"][0]["env"]}
+    assert env["SLUICE_API_PUBLIC_URL"] == "https://sluice.example"
+    assert "SLUICE_CODEC_KEYS_FILE" not in env
 
 
 def test_every_pod_is_hardened_probed_and_limited(manifests):
@@ -209,6 +354,7 @@ def test_the_chart_has_the_shape_of_the_compose_file(manifests):
         {"publicUrl": "http://sluice.example"},
         {"trustedProxies": []},
         {"database": {"sslmode": "disable"}},
+        {"temporal": {"credentials": "password"}},
     ],
     ids=str,
 )
