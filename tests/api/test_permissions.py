@@ -8,8 +8,9 @@ no grant of its names, whatever the operation.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.event import listen, remove
@@ -177,6 +178,19 @@ NAMES = {
     "monitor": "none",
     "invitation": "0" * 64,
 }
+#: What a session opens: pages of the console, and what their scripts send.
+CONSOLE = [
+    ("GET", "/console"),
+    ("GET", "/console/releases"),
+    ("GET", "/console/releases/{release}"),
+    ("GET", "/console/releases/{release}/steps/{step}"),
+    ("GET", "/console/passkey"),
+    ("POST", "/console/passkey"),
+    ("POST", "/console/passkey/options"),
+    ("POST", "/console/prepare"),
+    ("POST", "/console/decide"),
+    ("GET", "/sign-in/session"),
+]
 OWN, OTHER, NOWHERE = "seen-1", "hide-1", "gone-1"
 
 
@@ -207,6 +221,43 @@ def ask(api: Api, who: str | None, method: str, path: str, release: str) -> tupl
 
 def test_the_table_knows_every_operation(world: Api) -> None:
     assert {name for name, _, _ in operations(world)} == set(MAY) | OPEN_TO_ALL
+
+
+#: Routes outside the published contract: pages and what their forms send. Each is tried below or in the test that is named.
+PAGES = {
+    "GET /openapi.json",  # the contract itself, the same for everybody
+    "GET /docs",
+    "GET /docs/start.js",
+    "GET /docs/static",
+    "GET /console/static",
+    "GET /report",  # tests/api/test_leaks.py
+    "POST /report",
+    "GET /invitation/{invitation}",  # tests/api/test_invitations.py
+    "GET /console/sign-in",
+    "POST /console/sign-in",
+    "GET /sign-in",  # tests/api/test_sign_in.py
+    "GET /sign-in/callback",
+    "POST /sign-in/out",
+}
+
+
+def routes(given: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Method and path of everything that answers, those of included routers too; a folder of files is a GET."""
+    for route in given:
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            yield from routes(inner.routes, prefix + route.include_context.prefix)
+        else:
+            for method in (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}:
+                yield method, prefix + route.path
+
+
+def test_no_route_is_left_out_of_the_tables(world: Api) -> None:
+    there = {f"{method} {path}" for method, path in routes(world.app.routes)}
+    told = {f"{method} {path}" for _, method, path in operations(world)}
+    console = {f"{method} {path}" for method, path in CONSOLE}
+    assert there - told == PAGES | console
+    assert told <= there
 
 
 @pytest.mark.parametrize("role", list(WHO))
@@ -310,23 +361,13 @@ def test_for_a_partner_the_same_work_is_done_for_a_hidden_release_as_for_none(wo
 
 def test_the_console_is_for_people_and_tells_a_stranger_nothing(world: Api) -> None:
     """Its pages: signed in by role; without a session the same for a release that is there and one that is not."""
-    anybody = [
-        ("GET", "/console"),
-        ("GET", "/console/releases"),
-        ("GET", "/console/releases/{release}"),
-        ("GET", "/console/releases/{release}/steps/query"),
-        ("GET", "/console/passkey"),
-        ("POST", "/console/passkey"),
-        ("POST", "/console/passkey/options"),
-        ("POST", "/console/prepare"),
-        ("POST", "/console/decide"),
-        ("GET", "/sign-in/session"),
-    ]
-    for method, path in anybody:
+    for method, path in CONSOLE:
         told = []
         for release in (OWN, OTHER, NOWHERE):
             body = {"json": {"release": release}} if method == "POST" else {}
-            found = world.client.request(method, path.format(release=release), follow_redirects=False, **body)
+            found = world.client.request(
+                method, path.format(release=release, step="query"), follow_redirects=False, **body
+            )
             where = found.headers.get("Location", "")
             told.append((found.status_code, found.text.replace(release, "R"), where.replace(release, "R")))
         assert told[0] == told[1] == told[2], path
