@@ -146,6 +146,17 @@ RELEASES = Dashboard(
                 {"max by (kind, disclosed) (sluice_grants_live)": "{{kind}} disclosed={{disclosed}}"},
             ),
         ],
+        [
+            Panel(
+                "Leak sources: last saw everything",
+                {"max by (source) (sluice_leak_source_lag_seconds)": "{{source}}"},
+                unit="s",
+                text="How long ago. A source that never did has no line: see whether it is blind.",
+            ),
+            Panel(
+                "Leak sources that cannot look", {"max by (source) (sluice_leak_source_blind)": "{{source}}"}
+            ),
+        ],
     ],
 )
 
@@ -233,6 +244,22 @@ SERVICE = Dashboard(
                 unit="s",
             ),
             Panel("Workers", {"max by (queue, kind) (sluice_queue_pollers)": "{{queue}} {{kind}}"}),
+        ],
+        [
+            Panel(
+                "Webhooks and notices not delivered",
+                {"max by (what, state) (sluice_deliveries)": "{{what}} {{state}}"},
+            ),
+            Panel(
+                "Oldest that waits", {"max by (what) (sluice_delivery_oldest_seconds)": "{{what}}"}, unit="s"
+            ),
+            Panel(
+                "What runs",
+                {
+                    "count by (process, version, build) (sluice_process_info)": "{{process}} {{version}} {{build}}"
+                },
+                text="Two builds of the release worker stand here while a new version is rolled out.",
+            ),
         ],
         [
             Panel(
