@@ -32,20 +32,19 @@ down: $(STAMP) ## end the stack; its data stays
 status: $(STAMP) ## show what runs
 	@$(BIN)/python -m infra.cli status
 
-check: $(STAMP) ## lint, types and import rules: what CI runs
+check: $(STAMP) ## lint, types, import rules, secrets and bandit (what changed since the last time): what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m infra.client_code --check
+	$(BIN)/python -m infra.scans security --changed
 
-security: $(STAMP) ## bandit over the code, and a scan of every tracked file for secrets that are not known fixtures
-	$(BIN)/bandit -q -r orchestrator workflows activities artifacts infra -ll --skip B108,B608,B704
-	git ls-files -z | grep -zEv '^(requirements/.*\.lock|tests/replay/histories/.*|tests/vectors/.*|.*\.svg|\.secrets\.baseline)$$' \
-	    | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+security: $(STAMP) ## every tracked file scanned for secrets that are not known fixtures, and bandit over the code
+	@$(BIN)/python -m infra.scans security
 
-audit: $(STAMP) ## known weaknesses of the pinned dependencies (needs the network, and an index that tells weaknesses; one that does not is a failure)
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements/dev.lock
+audit: $(STAMP) ## known weaknesses of the pinned dependencies; needs an index that tells them, or AUDIT_ARGS='-s osv' (exit 2: not all was looked up)
+	@$(BIN)/python -m infra.scans audit requirements/dev.lock requirements/models.lock $(AUDIT_ARGS)
 
 format: $(STAMP) ## let ruff format and fix
 	$(BIN)/ruff format .

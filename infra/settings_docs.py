@@ -20,7 +20,8 @@ _HEAD = """\
 
 Each setting is an environment variable. A variable that starts with `SLUICE_` and is not listed here stops the start-up with the
 nearest known name. Secrets are never settings: a setting that ends in `_FILE` names the file that holds one. Settings marked
-*custody only* lead to the key-encryption key; every other process refuses to start when it is handed one.
+*custody only* lead to the key-encryption key; every other process refuses to start when it is handed one. An empty variable of a
+setting without a default is not set.
 
 Outside dev mode (`--dev` or `SLUICE_DEV=true`) a process does not start when it would be insecure, and says why: no codec keys, a
 local keyring without a passphrase, an API on more than loopback without TLS proxies and an `https://` address, Temporal,
