@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from temporalio.common import WorkerDeploymentVersion
 
@@ -32,6 +33,8 @@ from infra.topology import topology
 OTHER = "worker-releases-other"
 _OTHER_BUILD = "the-other"
 _START_S = 400.0
+#: What differs in the workflows of the other version.
+_CHANGE = ("_COPYING = timedelta(days=4)", "_COPYING = timedelta(days=5)")
 _PACKAGES = ("orchestrator", "workflows", "activities", "artifacts", "infra")
 
 
@@ -92,13 +95,19 @@ class Wanted:
 
 
 @asynccontextmanager
-async def embedded(folder: Path, wanted: Wanted = Wanted()) -> AsyncIterator[Scene]:
-    """The stack of one machine on `folder`, running."""
+async def embedded(folder: Path, wanted: Wanted = Wanted(), **more: Any) -> AsyncIterator[Scene]:
+    """The stack of one machine on `folder`, running; `more`: settings beside those of a campaign."""
     data = folder / "data"
     async with AsyncExitStack() as inside:
         parts = await _parts(inside, folder, wanted, {"temporal": False}, {"data": data})
         settings = Settings(
-            dev=True, data_dir=data, api_port=0, temporal_address="127.0.0.1:0", temporal_ui=False, **WATCHING
+            dev=True,
+            data_dir=data,
+            api_port=0,
+            temporal_address="127.0.0.1:0",
+            temporal_ui=False,
+            **WATCHING,
+            **more,
         )
         prepare(settings)
         all_of_them = parts.changed(components(settings, ui=False))
@@ -209,17 +218,25 @@ def _ours(component: Component) -> bool:
     return component.name in roles and not component.once
 
 
-def _of_the_other_version(worker: Component, folder: Path) -> Component:
-    """The release worker, run from a copy of the source whose workflow was changed, under a build id of its own."""
-    source = Path(infra.__file__).resolve().parent.parent
+def other_version(source: Path, folder: Path) -> Path:
+    """A copy of the source with a changed workflow: one limit of time differs. The file that was changed.
+
+    Raises:
+        RuntimeError: there is not exactly one such line to change.
+    """
     for package in _PACKAGES:
         shutil.copytree(source / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    changed = folder / "workflows" / "release.py"
-    text = changed.read_text(encoding="utf-8")
-    line = "_COPYING = timedelta(days=4)"
-    if line not in text:
-        raise RuntimeError(f"{changed} has no line {line!r} to change")
-    changed.write_text(text.replace(line, "_COPYING = timedelta(days=5)"), encoding="utf-8")
+    before, after = _CHANGE
+    found = [file for file in (folder / "workflows").rglob("*.py") if before in file.read_text("utf-8")]
+    if len(found) != 1:
+        raise RuntimeError(f"the workflows have {len(found)} files with the line {before!r} to change")
+    found[0].write_text(found[0].read_text("utf-8").replace(before, after), encoding="utf-8")
+    return found[0]
+
+
+def _of_the_other_version(worker: Component, folder: Path) -> Component:
+    """The release worker, run from a copy of the source whose workflow was changed, under a build id of its own."""
+    other_version(Path(infra.__file__).resolve().parent.parent, folder)
     ports = {f"{OTHER}-health": 0}
 
     def environment(site: Site) -> dict[str, str]:

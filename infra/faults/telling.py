@@ -78,7 +78,7 @@ class PatientStory(Story):
 
 @dataclass
 class Outcome:
-    """What came of one release. `faults`, `deliveries` and `again`: kind → times."""
+    """What came of one release. `faults`, `deliveries` and `again`: kind → times; `story`: who took part, with their keys."""
 
     seed: str
     seconds: float = 0.0
@@ -90,6 +90,7 @@ class Outcome:
     log: list[dict[str, object]] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     summary: dict[str, Any] | None = None
+    story: PatientStory | None = field(default=None, repr=False)
 
 
 def small_model(folder: Path) -> Model:
@@ -191,6 +192,7 @@ async def _told(
         moment=moment,
         shares=2,
     )
+    outcome.story = story
 
     async def disturb() -> None:
         await gathered.wait()

@@ -12,6 +12,7 @@ import pytest
 
 from infra.faults.clocks import Clocks, library
 from infra.faults.disk import Disk, can_mount
+from infra.faults.scene import other_version
 from infra.settings import Settings
 from infra.supervisor import Component, Site
 
@@ -74,3 +75,12 @@ def test_a_full_disk_takes_nothing_new_until_it_is_over(tmp_path: Path) -> None:
             assert (place / "before").read_bytes() == b"1" * 10_000
         (place / "after").write_bytes(b"3" * 10_000)
     assert not (place / "before").exists()
+
+
+def test_the_worker_of_another_version_has_another_workflow(tmp_path: Path) -> None:
+    source = Path(__file__).resolve().parents[3]
+    changed = other_version(source, tmp_path)
+    own = source / changed.relative_to(tmp_path)
+    assert changed.read_text() != own.read_text()
+    assert len(changed.read_text().splitlines()) == len(own.read_text().splitlines())
+    assert not (tmp_path / "workflows/__pycache__").exists()
