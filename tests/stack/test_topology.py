@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex, token_urlsafe
+from typing import Any
 
 import httpx
 import numpy as np
@@ -14,11 +18,12 @@ import psycopg
 import pytest
 from safetensors.numpy import save_file
 
-from infra.demo_cast import Pace
+from infra.demo_cast import Pace, wait_for
 from infra.demo_story import STEPS, WATCHING, Model, Story
 from infra.parts import StoreOpener, records_engine
 from infra.preparing.postgres import CUSTODY, RECORDS
-from infra.provision import close_provider, key_provider
+from infra.preparing.secrets import new_secrets
+from infra.provision import close_provider, key_provider, write_private
 from infra.settings import Settings
 from infra.supervisor import Stack
 from infra.topology import topology
@@ -26,8 +31,9 @@ from orchestrator.records import database, releases
 from tests.simulators.otlp import Collector, collecting
 from tests.support import secrets_of
 from tests.support.canary import Search, Secret
+from tests.support.receivers import Receivers, free_port, receiving
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -63,16 +69,64 @@ async def test_a_release_goes_from_closed_to_open_on_real_servers(
     scratch.mkdir(mode=0o777)
     scratch.chmod(0o777)  # PostgreSQL has a user of its own
     monkeypatch.setenv("TMPDIR", str(scratch))
-    with collecting() as traces:
-        await _told(folder, tmp_path, model, traces)
+    new_secrets(folder / "secrets")
+    password, port = token_urlsafe(18), free_port()
+    mail = folder / "secrets/mail.url"
+    write_private(mail, f"smtp+starttls://sluice:{password}@localhost:{port}\n".encode())
+    certificate, key = folder / "secrets/openbao.crt", folder / "secrets/openbao.key"
+    more = {
+        "mail_from": "sluice@example.org",
+        "mail_url_file": mail,
+        "mail_ca_file": folder / "secrets/openbao-ca.pem",
+        "notice_gather_seconds": 0,
+        "webhook_allow": ("127.0.0.1",),
+    }
+    with (
+        collecting() as traces,
+        receiving(certificate, key, "sluice", password, port) as receivers,
+    ):
+        channels = _Channels(receivers, [Secret("password of the mail server", password.encode(), (mail,))])
+        await _told(folder, tmp_path, model, traces, channels, more)
 
 
-async def _told(folder: Path, tmp_path: Path, model: Model, traces: Collector) -> None:
-    async with topology(folder, otlp_endpoint=traces.url, **WATCHING) as stack:
+@dataclass
+class _Channels:
+    """A webhook, mail and notices elsewhere for somebody whom the plan names; `secrets`: what of it nobody may read."""
+
+    receivers: Receivers
+    secrets: list[Secret]
+
+    def add(self, story: Story) -> None:
+        ada, at = story.cast["ada"], f"127.0.0.1:{self.receivers.http}"
+        made = ada.post("webhooks", body={"url": f"http://{at}/hook"})
+        self.secrets.append(Secret("secret of a webhook", made["secret"].encode()))
+        raw = base64.b64decode(made["secret"].removeprefix("whsec_"))
+        self.secrets.append(Secret("secret of a webhook, decoded", raw))
+        for kind, address in (
+            ("mail", f"ada.{token_hex(8)}@example.org"),
+            ("apprise", f"json://ada:{token_hex(8)}@{at}/notice"),
+        ):
+            ada.post("notices", "channels", body={"kind": kind, "address": address})
+            self.secrets.append(Secret(f"address of a channel by {kind}", address.encode()))
+        self.secrets.append(Secret("password in an address", address.split(":")[2].split("@")[0].encode()))
+
+    def all_delivered(self) -> None:
+        came = self.receivers
+        wait_for("a webhook", lambda: "/hook" in came.posts or None, 60)
+        wait_for("a notice", lambda: any(path.startswith("/notice") for path in came.posts) or None, 60)
+        wait_for("mail", lambda: bool(came.mails) or None, 60)
+
+
+async def _told(
+    folder: Path, tmp_path: Path, model: Model, traces: Collector, channels: _Channels, more: dict[str, Any]
+) -> None:
+    async with topology(folder, otlp_endpoint=traces.url, **WATCHING, **more) as stack:
         assert not stack.settings.dev
         pace = Pace(api=1, downloadable=1, open=1, cooling_off=1)
         story = Story(stack.settings, stack.urls["api"], tmp_path, model, pace=pace)
+        story.moment = lambda name: channels.add(story) if name == "sealing" else None
         summary = await asyncio.to_thread(story.tell)
+        await asyncio.to_thread(channels.all_delivered)
         port = stack.site.ports["postgres"]
         await asyncio.to_thread(_custody_reads_and_writes_its_own_alone, folder, port)
         metrics = await asyncio.to_thread(_metrics, stack)
@@ -80,7 +134,8 @@ async def _told(folder: Path, tmp_path: Path, model: Model, traces: Collector) -
         secrets = await asyncio.to_thread(_secrets, story, model, stack.settings, folder)
     assert [step["step"] for step in summary["steps"]] == list(STEPS)
     assert summary["partner"]["identical"]
-    _no_secret_lies_in_clear(folder, Search(secrets), dumps, metrics, traces)
+    search = Search([*secrets, *channels.secrets])
+    await asyncio.to_thread(_no_secret_lies_in_clear, folder, search, dumps, metrics, traces)
 
 
 def _custody_reads_and_writes_its_own_alone(folder: Path, port: int) -> None:
@@ -136,7 +191,7 @@ def _secrets(story: Story, model: Model, settings: Settings, folder: Path) -> li
     with StoreOpener(settings)(settings.effective_store_uri) as store:
         provider = key_provider(own)
         try:
-            found = [*secrets_of.of_custody(own, provider, store, artifacts)]
+            found = [*secrets_of.of_custody(own, provider, store, artifacts, story)]
         finally:
             close_provider(provider)
     found += [*secrets_of.of_weights(model), *secrets_of.of_texts()]

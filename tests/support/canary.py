@@ -9,11 +9,19 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import sqlite3
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+import numpy as np
+
+_SHORTEST = 12
+_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ def forms(value: bytes) -> Iterator[tuple[str, bytes]]:
         for name, encode in (("base64", base64.standard_b64encode), ("base64url", base64.urlsafe_b64encode)):
             whole = encode(bytes(offset) + value)
             yield f"{name}+{offset}", whole[(8 * offset + 5) // 6 : len(whole) - 4]
+    yield "repr", repr(value)[2:-1].encode()
     yield "utf-16", value.decode("latin-1").encode("utf-16-le")
     try:
         text = value.decode()
@@ -53,29 +62,54 @@ def forms(value: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 class Search:
-    """Looks for secrets in bytes."""
+    """Looks for secrets in bytes: all of them in one pass, by how each of their forms begins."""
 
     def __init__(self, secrets: Sequence[Secret]) -> None:
-        self.secrets = list(secrets)
         self.searched = 0
         self.found: list[Sighted] = []
-        self._forms = [(one, list(dict.fromkeys(forms(one.value)))) for one in secrets]
+        self._starts: dict[bytes, list[tuple[Secret, str, bytes]]] = defaultdict(list)
+        self._longest = 0
         for one in secrets:
-            assert len(one.value) >= 12, f"{one.name} is too short to be told from chance"
+            assert len(one.value) >= _SHORTEST, f"{one.name} is too short to be told from chance"
+            written: dict[bytes, str] = {}
+            for form, wanted in forms(one.value):
+                written.setdefault(wanted, form)
+            for wanted, form in written.items():
+                self._starts[wanted[:8]].append((one, form, wanted))
+                self._longest = max(self._longest, len(wanted))
+        # by the first two bytes, the next two, …: all that a form could begin with
+        self._pairs = np.zeros((4, 1 << 16), dtype=bool)
+        for start in self._starts:
+            for place, pair in enumerate(np.frombuffer(start, "<u2")):
+                self._pairs[place, pair] = True
 
     def look(self, where: str, data: bytes, path: Path | None = None) -> None:
         """Search bytes, and what is packed in them (gzip, zlib)."""
         self.searched += len(data)
         for content in (data, *_unpacked(data)):
-            for secret, wanted in self._forms:
-                if path is not None and any(path.is_relative_to(home) for home in secret.homes):
-                    continue
-                self.found += [
-                    Sighted(secret.name, form, where) for form, bytes_ in wanted if bytes_ in content
-                ]
+            for secret, form in self._seen(content):
+                if path is None or not any(path.is_relative_to(home) for home in secret.homes):
+                    self.found.append(Sighted(secret.name, form, where))
+
+    def _seen(self, content: bytes) -> set[tuple[Secret, str]]:
+        seen = set()
+        for begin in range(0, len(content), _PIECE):
+            piece = content[begin : begin + _PIECE + self._longest]
+            if len(piece) < 8:
+                break
+            numbers = np.frombuffer(piece, np.uint8).astype(np.uint16)
+            pairs = numbers[:-1] | (numbers[1:] << 8)
+            places = np.flatnonzero(self._pairs[0, pairs[: len(piece) - 7]])
+            for place in (1, 2, 3):
+                places = places[self._pairs[place, pairs[places + 2 * place]]]
+            for at in places.tolist():
+                for secret, form, wanted in self._starts.get(piece[at : at + 8], ()):
+                    if piece.startswith(wanted, at):
+                        seen.add((secret, form))
+        return seen
 
     def folder(self, folder: Path, witness: Mapping[str, bytes], leave_out: Sequence[Path] = ()) -> None:
-        """Search every file below, and its name.
+        """Search every file below, its name, and every value of what is an SQLite database.
 
         Args:
             folder: what to search.
@@ -90,10 +124,31 @@ class Search:
             name = str(path.relative_to(folder))
             self.look(name, data, path)
             self.look(f"the name {name}", name.encode())
+            if data.startswith(b"SQLite format 3\0"):
+                self._database(name, path)
             for pattern, known in witness.items():
                 if path.match(pattern) and known in data:
                     missing.pop(pattern, None)
         assert not missing, f"not searched, or not what was thought: {sorted(missing)}"
+
+    def _database(self, name: str, path: Path) -> None:
+        """Every value whole: in the file's pages a long one is cut to pieces."""
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            database.text_factory = bytes
+            tables = [
+                row[0].decode()
+                for row in database.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'"
+                )
+            ]
+            for table in tables:
+                values = (
+                    value
+                    for row in database.execute(f'SELECT * FROM "{table}"')
+                    for value in row
+                    if isinstance(value, bytes)
+                )
+                self.look(f"{name} · {table}", b"\n".join(values))
 
 
 def _unpacked(data: bytes) -> Iterator[bytes]:
