@@ -66,6 +66,26 @@ class RequestContext:
         except Exception:  # the caller gets the refusal whatever became of the note
             log.exception("a refusal could not be written to the audit log", code=error.code)
 
+    async def unchanged(self) -> None:
+        """Note a command that was accepted and changed nothing, because what it asks for held already."""
+        try:
+            await run_in_threadpool(self._record_unchanged)
+        except Exception:  # nothing came of the command; the caller gets its answer
+            log.exception("a command that changed nothing could not be written to the audit log")
+
+    def _record_unchanged(self) -> None:
+        with database.writing(self.deps.engine) as session:
+            audit.record_unchanged(
+                session,
+                at=self.deps.now(),
+                actor=self.principal or "unknown",
+                action=self.command or f"{self.method} {self.route}",
+                release=self.release or "",
+                command_id=self.idempotency_key,
+                request_id=self.request_id,
+                address=self.client,
+            )
+
     def _record(self, error: SluiceError) -> None:
         with database.writing(self.deps.engine) as session:
             audit.record_refusal(

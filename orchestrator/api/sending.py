@@ -112,6 +112,8 @@ class Sending:
                 f"the release {self.release} has not ended, but nothing carries out its commands",
                 [Reason("workflow-lost", "an operator starts it again with `sluice backup restart`")],
             ) from None
+        if not outcome.events and not outcome.repeated:
+            await self.context.unchanged()
         return self.result(outcome)
 
     def _ended(self) -> bool:

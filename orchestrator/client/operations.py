@@ -813,8 +813,8 @@ def redrive_notices(channel: str, body: Union[m.RedriveNotices, Mapping[str, Any
     return Call("redriveNotices", "POST", filled("/v1/notices/channels/{channel}/redrive", channel=channel), m.NoticeNumbers, body=plain(body), sends="json")
 
 
-def list_audit_entries(*, start: Optional[int] = None, release: Optional[str] = None, kind: Optional[Literal['event', 'refusal', 'custody', 'access', 'admin']] = None, limit: Optional[int] = None) -> Call[m.AuditPage]:
-    """Entries of the log in order: events, refusals, what custody did, access that was handed out, administration.
+def list_audit_entries(*, start: Optional[int] = None, release: Optional[str] = None, kind: Optional[Literal['event', 'refusal', 'command', 'custody', 'access', 'admin']] = None, limit: Optional[int] = None) -> Call[m.AuditPage]:
+    """Entries of the log in order: events, refusals, commands that changed nothing, what custody did, access that was handed out, administration.
 
     Needs the permission `audit:read`.
     """

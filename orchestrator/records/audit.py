@@ -4,6 +4,7 @@ A leaf is the canonical JSON of an entry, and every entry says its `kind`:
 
     event     {"kind":"event","release","seq","event":{…},"command":{"type","digest","request"}}
     refusal   a command that was refused: who, what, when, from where, and why; no bodies
+    command   a command that was accepted and changed nothing: who, what, when, from where
     custody   what custody did or refused: unwraps, envelopes, rotations
     access    a key, file or page that was handed out, a visibility that was changed
     admin     principals, tokens, partners and their keys
@@ -30,7 +31,7 @@ from orchestrator.trust import merkle
 from orchestrator.trust.audit import MAX_LEAF, export_lines, leaf_bytes
 from orchestrator.trust.checkpoints import Checkpoint, format_proof
 
-Kind = Literal["event", "refusal", "custody", "access", "admin"]
+Kind = Literal["event", "refusal", "command", "custody", "access", "admin"]
 
 _HEAD = 1
 _CHUNK = 1_000
@@ -165,6 +166,40 @@ def record_refusal(
         "address": address,
     }
     return append(session, "refusal", body, at=at, release=release)
+
+
+def record_unchanged(
+    session: Session,
+    *,
+    at: datetime,
+    actor: str,
+    action: str,
+    release: str,
+    command_id: str | None = None,
+    request_id: str | None = None,
+    address: str | None = None,
+) -> int:
+    """Log that somebody commanded what held already, so that nothing came of it; the leaf's index.
+
+    Args:
+        session: a write session.
+        at: when.
+        actor: the principal.
+        action: what was asked, such as `endorse`.
+        release: which release.
+        command_id: the caller's idempotency key.
+        request_id: of the request.
+        address: where it came from.
+    """
+    body: dict[str, Any] = {
+        "actor": actor,
+        "action": action,
+        "changed": [],
+        "command_id": command_id,
+        "request_id": request_id,
+        "address": address,
+    }
+    return append(session, "command", body, at=at, release=release)
 
 
 def record_access(

@@ -93,6 +93,23 @@ def test_an_invited_reviewer_reads_signs_and_withdraws_without_an_account(at_gat
     assert api.ok(api.post(None, place(made, "/withdraw"), taken))["events"] == ["sign_off_withdrawn"]
     third = api.post(None, place(made, "/sign-off"), answered(api, made))
     assert (third.status_code, third.json()["reasons"][0]["code"]) == (409, "used")
+    entries = api.ok(api.get("ann", "/v1/audit/entries", params={"kind": "event", "limit": 200}))["items"]
+    leaves = [json.loads(entry["leaf"]) for entry in entries]
+    own = [leaf["command"] for leaf in leaves if leaf["event"]["by"] == "jane"]
+    assert [command["address"] for command in own] == ["testclient"] * 2, (
+        "from where, also without an account"
+    )
+
+
+def test_an_invitation_to_a_gate_that_is_over_is_refused_and_logged(at_gate: Api) -> None:
+    api, made = at_gate, invited(at_gate)
+    api.ok(api.post("mia", api.path("/abort"), {"reason": "over"}))
+    refused = api.post(None, place(made, "/sign-off"), answered(api, made))
+    assert (refused.status_code, refused.json()["reasons"][0]["code"]) == (409, "over")
+    entries = api.ok(api.get("ann", "/v1/audit/entries", params={"kind": "refusal"}))["items"]
+    leaf = json.loads(entries[-1]["leaf"])
+    assert (leaf["release"], leaf["action"], leaf["code"]) == (RELEASE, "sign_invited", "conflict")
+    assert (leaf["actor"], leaf["address"]) == ("invited:" + made.id[7:23], "testclient")
 
 
 def test_an_outsider_learns_nothing_from_the_endpoint(at_gate: Api) -> None:

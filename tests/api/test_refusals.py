@@ -150,6 +150,22 @@ def test_an_accepted_command_is_in_the_audit_log_with_who_what_when_from_where_a
     assert all("address" not in leaf["command"] for leaf in own), "the service's own deeds come from nowhere"
 
 
+def test_an_accepted_command_that_changes_nothing_is_in_the_audit_log_once(api: Api) -> None:
+    api.create()
+    api.ok(api.post("sam", api.path("/hold"), {"reason": "look"}))
+    api.ok(api.post("sam", api.path("/resume"), {}, key="one"))
+    seen = api.ok(api.get("ann", "/v1/audit/entries"))["size"]
+    for _ in range(2):
+        said_again = api.ok(api.post("sam", api.path("/resume"), {}, key="two"))
+        assert said_again["events"] == [], "sam stands behind it already"
+    entries = api.ok(api.get("ann", "/v1/audit/entries", params={"kind": "command"}))
+    (leaf,) = [json.loads(entry["leaf"]) for entry in entries["items"]]
+    assert entries["size"] == seen + 1
+    assert (leaf["actor"], leaf["action"], leaf["changed"]) == ("sam", "resume", [])
+    assert (leaf["release"], leaf["command_id"], leaf["address"]) == (RELEASE, "two", "testclient")
+    assert leaf["at"].startswith("2026-01-05T09:00:00")
+
+
 def test_a_refusal_keeps_no_text_of_what_was_sent(api: Api) -> None:
     api.create()
     canary = "canary-4711"

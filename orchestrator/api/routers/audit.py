@@ -46,7 +46,7 @@ def list_entries(
     kind: Annotated[audit.Kind | None, Query(description="only entries of this kind")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
 ) -> adm.AuditPage:
-    """Entries of the log in order: events, refusals, what custody did, access that was handed out, administration."""
+    """Entries of the log in order: events, refusals, commands that changed nothing, what custody did, access that was handed out, administration."""
     with database.reading(deps.engine) as session:
         found = list(audit.leaves(session, start, limit=limit + 1, release=release, kind=kind))
         size = audit.head(session).size

@@ -266,7 +266,7 @@ def _open(request: Request, deps: Deps, name: str, acceptance: str) -> _Shown:
             "there is no such invitation, or this is not its link",
             [Reason("unknown-invitation", "ask whoever invited you for the whole link", "invitation")],
         )
-    context.release = place.release
+    context.release, context.principal = place.release, f"invited:{name[:16]}"
     with database.reading(deps.engine) as session:
         state = releases.load(session, place.release)
     invitation, step = state.invitations.get(digest), state.next_step
@@ -406,8 +406,9 @@ def _command_id(invitation: str, envelope: str) -> str:
 
 
 async def _send(request: Request, deps: Deps, shown: _Shown, command: cmd.AnyCommand) -> views.CommandResult:
+    context = context_of(request)
     message = CommandMessage.model_construct(
-        command=command, if_match=None, request_id=context_of(request).request_id
+        command=command, if_match=None, request_id=context.request_id, address=context.client
     )
     outcome = await deps.gateway.send(shown.state.release, message)
     return views.CommandResult(
