@@ -533,7 +533,7 @@ def _shares(
     def able(person: str) -> bool:
         known = state.plan.people.get(person)
         signs = any(may_sign_as(state, person, role, now) for role in roles)
-        return signs and known is not None and bool(known.keys) and person not in state.barred
+        return signs and known is not None and bool(known.key_files) and person not in state.barred
 
     for gap in share_gaps(state, step, _released(views), able):
         yield Condition(code="shares", message=gap.message, who=gap.who)

@@ -63,6 +63,11 @@ class Person(Frozen):
         default_factory=list, description="when given, only decisions signed with one of them count"
     )
 
+    @property
+    def key_files(self) -> list[str]:
+        """Keys that lie in a file, which the command line signs with; a passkey (`sk-…`) signs in a browser alone."""
+        return [key for key in self.keys if not key.startswith("sk-")]
+
 
 class Partner(Frozen):
     """An outside organisation that a grant may name."""

@@ -15,6 +15,7 @@ from orchestrator.domain.decide import apply, decide
 from orchestrator.domain.decide_caution import signed_payload
 from orchestrator.domain.errors import SluiceError
 from orchestrator.domain.gate import Verdict, verdict
+from orchestrator.domain.sharing import share_left_behind
 from orchestrator.domain.stage import audience_words
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.values import Digest, Frozen, digest, format_duration
@@ -184,12 +185,21 @@ def _asked_words(state: ReleaseState, event: ev.GrantAsked) -> str:
     )
 
 
+def _share_words(state: ReleaseState, event: ev.SignedOff) -> list[str]:
+    """What becomes of the key shares of whoever approves."""
+    step = state.plan.step(event.step)
+    if step is None or event.decision != "approve" or event.invitation is not None:
+        return []
+    left = [name for name in share_left_behind(state, event.by, step) if name not in event.shares]
+    how = f"`sluice sign {state.release} {step.name} --approve --share-key FILE` releases it"
+    return [f"the key share of {name} that {event.by} holds is NOT released by this; {how}" for name in left]
+
+
 def _words(state: ReleaseState, event: ev.AnyEvent) -> list[str]:
     match event:
         case ev.SignedOff():
-            return [
-                f"{event.by} {event.decision}s the gate of `{event.step}` as {event.role}, until {event.expires_at:%Y-%m-%d %H:%M} UTC"
-            ]
+            signed = f"{event.by} {event.decision}s the gate of `{event.step}` as {event.role}, until {event.expires_at:%Y-%m-%d %H:%M} UTC"
+            return [signed, *_share_words(state, event)]
         case ev.Invited():
             return [
                 f"{event.reviewer} of {event.organisation} may sign the gate of `{event.step}` as {event.role}, once, until {event.expires_at:%Y-%m-%d %H:%M} UTC",

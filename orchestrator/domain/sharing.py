@@ -62,9 +62,18 @@ def share_gaps(
             have = [name for name in dealt.holders if artifact in given.get(name, ())]
             missing = dealt.threshold - len(have)
             if missing > 0:
-                told = f"{missing} more key share{'s' if missing > 1 else ''} of {artifact}, released with a sign-off"
+                told = (
+                    f"{missing} more key share{'s' if missing > 1 else ''} of {artifact}: a holder signs with the command line, "
+                    f"`sluice sign {state.release} {step.name} --approve --share-key FILE`; a sign-off in the console or with a passkey releases none"
+                )
                 who = [name for name in dealt.holders if name not in have and able(name)]
                 yield ShareGap(artifact, told, who)
+
+
+def share_left_behind(state: ReleaseState, person: str, step: Step) -> list[str]:
+    """The artifacts of which a person holds a share that a sign-off of this gate could release."""
+    dealt = {name: state.artifacts[name].shares for name in keyed_artifacts(state, step)}
+    return [name for name, shares in dealt.items() if shares is not None and person in shares.holders]
 
 
 def require_fitting(state: ReleaseState, command: cmd.RegisterArtifact) -> None:
@@ -105,7 +114,7 @@ def _misfit(
     else:
         filled = most_filled(_places(plan, step, barred, only=dealt.holders))
         if filled < asked:
-            told = f"at `{step.name}` {filled} of {asked} shares could ever come from people who sign there with a key; holders are {', '.join(dealt.holders)}"
+            told = f"at `{step.name}` {filled} of {asked} shares could ever come from people who sign there with a key file (a passkey releases no share); holders are {', '.join(dealt.holders)}"
             yield Reason("shares", told, "artifact")
 
 
@@ -163,7 +172,7 @@ def second_lock_faults(plan: Plan) -> list[Reason]:
             faults.append(Reason("rule-9", f"at most {KeyShares.MOST} shares can be dealt", path))
         filled = most_filled(_places(plan, step, (), only=plan.people))
         if filled < shares:
-            told = f"a share is bound to a signed sign-off: {shares} people who sign here need pinned keys, {filled} have one"
+            told = f"a share is bound to a signed sign-off: {shares} people who sign here need a pinned key file, {filled} have one (a passkey releases no share)"
             faults.append(Reason("rule-9", told, path))
         marked = {
             n
@@ -198,10 +207,10 @@ def _outside(step: Step) -> list[str]:
 
 
 def _places(plan: Plan, step: Step, barred: Collection[str], only: Collection[str]) -> list[list[str]]:
-    """For each sign-off that a gate asks for, the people who could give it with a key of theirs."""
+    """For each sign-off that a gate asks for, the people who could give it with a key file of theirs, and a share with it."""
     places: list[list[str]] = []
     for need in step.gate.sign_offs:
         people = plan.people_in_role(need.role, external_only=need.external)
-        able = [p for p in people if p in only and p not in barred and plan.people[p].keys]
+        able = [p for p in people if p in only and p not in barred and plan.people[p].key_files]
         places += [able] * need.count
     return places

@@ -37,7 +37,7 @@ from orchestrator.domain.permissions import Role
 from orchestrator.domain.plan import Plan
 from orchestrator.domain.values import statement_digest
 from tests.custody.intruder import Intruder
-from tests.custody.world import NGO, PLATFORM, World, recipient_digest, signed_plan
+from tests.custody.world import NGO, PLATFORM, World, recipient_digest, sealed, signed_plan
 from tests.support.plans import actor, five_stages
 
 HOLDERS = ("lea", "sam", "sue")
@@ -343,6 +343,41 @@ def test_what_was_sealed_with_shares_is_not_sealed_anew_by_custody(world: Shared
     world.write([rotation], cmd.Hold(**world.head(actor("mia", *MANAGING)), reason="leak"))
     with pytest.raises(CustodyRefused, match="sealed with key shares"):
         world.custody.reseal("alpha", "r-1", world.artifact.artifact_id)
+
+
+def test_after_a_holder_left_it_is_sealed_anew_for_those_of_now_and_the_old_shares_fit_no_more(
+    world: SharedWorld, intruder: Intruder, tmp_path: Path
+) -> None:
+    """Sue leaves, and with her one of three: the plan is amended, whoever has the plaintext seals with Dan in her place."""
+    world.at_demo()
+    world.sign("sam", "demo", "safety")
+    raw = world.state.plan.model_dump(mode="json")
+    del raw["people"]["sue"]
+    raw["people"]["dan"]["roles"] = ["safety", "legal"]
+    world.dear(cmd.AmendPlan, ["sam", "lea"], plan=Plan.model_validate(raw), reason="Sue has left")
+    old = world.artifact
+    holders = {**{name: SHARE_KEYS[name].recipient for name in ("lea", "sam")}, "dan": NGO.recipient}
+    world.artifact, _ = sealed(tmp_path / "again", world.keys.public.recipient, shares=Dealing(2, holders))
+    world.register()
+    assert list(world.state.artifacts) == [world.artifact.artifact_id], "it stands in the old one's place"
+    assert unmet(world)["shares"] == ["dan", "lea", "sam"]
+    # a share of the old dealing, released beside a good sign-off on the new files
+    identity = partner_identity(SHARE_KEYS["sam"].identity)
+    dealt = parse_manifest(old.manifest, expected_digest=old.manifest_digest).shares
+    assert dealt is not None
+    envelope = world.statement("sam", world.subject("demo"), "safety")
+    stale = open_share(dealt, old.artifact_id, "sam", identity)
+    world.sign("sam", "demo", "safety", envelope=envelope, shares=world.released(stale, envelope))
+    world.sign("lea", "demo", "legal")
+    asked = world.begin("demo")
+    intruder.gets_nothing(asked, "sam")
+    world.say(cmd.TakeBackEntry(**world.head(cmd.SERVICE), step="demo", reason="a share", failed=False))
+    world.sign("sam", "demo", "safety")
+    made = world.custody.make_envelopes(world.begin("demo"))
+    payload = world.opened(made["demo.2.platform"][world.artifact.artifact_id], PLATFORM)
+    assert sorted(payload.keys) == ["tokenizer.json", "weights.bin"]
+    with pytest.raises(Conflict, match="being entered"):
+        world.register(artifact=old)
 
 
 def test_the_kek_is_rotated_and_an_amendment_wraps_anew_under_the_shares(world: SharedWorld) -> None:

@@ -14,6 +14,7 @@ from orchestrator.domain.evolve import begin
 from orchestrator.domain.gate import verdict
 from orchestrator.domain.plan import Plan
 from orchestrator.domain.plan_rules import all_faults, broken_rules
+from orchestrator.domain.preview import preview
 from orchestrator.domain.state import ReleaseState, gate_subject
 from orchestrator.domain.values import digest
 from orchestrator.domain.waits import waits
@@ -63,6 +64,14 @@ def test_shares_without_a_key_to_lock_without_pinned_keys_or_with_marked_copies_
     for name in ("lea", "sue"):
         raw["people"][name]["keys"] = []
     assert faults(raw) == [("rule-9", "steps[1].gate.shares")]
+    raw = shared()
+    for name in ("lea", "sue"):
+        raw["people"][name]["keys"] = [
+            "sk-" + raw["people"][name]["keys"][0].replace(" ", "@openssh.com ", 1)
+        ]
+    (fault,) = all_faults(Plan.model_validate(raw))
+    assert fault.code == "rule-9"
+    assert "a passkey releases no share" in fault.message
     raw = shared()
     raw["components"]["weights"]["mark"] = {"strength": 0.003}
     raw["steps"].append({**five_stages()["steps"][3]})
@@ -153,14 +162,18 @@ def test_an_artifact_whose_shares_do_not_fit_is_refused_with_the_step(
 
 def test_shares_count_with_the_sign_offs_that_count_and_the_gate_says_who_can_give_more() -> None:
     state = at_demo()
-    assert missing(state) == (
-        "2 more key shares of art-1, released with a sign-off",
-        ["lea", "sam", "sue"],
+    told, who = missing(state) or ("", [])
+    assert who == ["lea", "sam", "sue"]
+    assert told == (
+        "2 more key shares of art-1: a holder signs with the command line, "
+        "`sluice sign alpha demo --approve --share-key FILE`; "
+        "a sign-off in the console or with a passkey releases none"
     )
     assert "shares" in {wait.what for wait in waits(state, T0)}
     state = sign(state, "sam", "safety")
     etag = verdict(state, state.plan.steps[1], T0).etag
-    assert missing(state) == ("1 more key share of art-1, released with a sign-off", ["lea", "sue"])
+    told, who = missing(state) or ("", [])
+    assert (told.partition(":")[0], who) == ("1 more key share of art-1", ["lea", "sue"])
     state = sign(state, "lea", "legal", shares={})
     assert missing(state) is not None, "a sign-off without a share"
     state = sign(state, "lea", "legal")
@@ -169,6 +182,28 @@ def test_shares_count_with_the_sign_offs_that_count_and_the_gate_says_who_can_gi
     withdraw = cmd.WithdrawSignOff(**head(actor("sam")), step="demo", envelope=ENVELOPES[0])
     state = apply(state, decide(state, withdraw, T0))
     assert missing(state) is not None
+
+
+def test_a_sign_off_that_leaves_a_share_behind_says_so_before_anybody_confirms_and_how_to_release_it() -> (
+    None
+):
+    """As the console sends it: no share comes along, for shares lie on their holders' machines."""
+    state = at_demo()
+    step = state.plan.steps[1]
+    approve = cmd.SignOff(
+        **head(actor("sam")),
+        step="demo",
+        role="safety",
+        decision="approve",
+        subject=gate_subject(state, step).digest,
+    )
+    said = preview(state, approve, T0).consequences
+    assert any("art-1 that sam holds is NOT released" in line and "--share-key" in line for line in said), (
+        said
+    )
+    assert any("passkey releases none" in line for line in said), "the gate still waits for it"
+    with_share = approve.model_copy(update={"shares": {"art-1": "c2hhcmU="}})
+    assert not any("NOT released" in line for line in preview(state, with_share, T0).consequences)
 
 
 def test_a_share_that_is_released_again_is_another_event_and_the_same_request_is_none() -> None:
