@@ -17,7 +17,7 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from artifacts.encoding import prefixed, u64
-from artifacts.errors import IntegrityError, SourceChangedError, WrongKeyError
+from artifacts.errors import IntegrityError, SourceChangedError, SourceError, WrongKeyError
 from artifacts.keys import FileKey
 
 CHUNK = 16 * 1024
@@ -240,11 +240,19 @@ Plaintext = int | ReadsAt
 
 
 def read_exactly(source: Plaintext, into: memoryview, offset: int, where: str) -> None:
-    """Fill `into` from `offset`, or raise `SourceChangedError` if the file ends before."""
+    """Fill `into` from `offset`.
+
+    Raises:
+        SourceChangedError: the file ends before.
+        SourceError: this machine's disk does not give it.
+    """
     done = 0
     while done < len(into):
         if isinstance(source, int):
-            count = os.preadv(source, [into[done:]], offset + done)
+            try:
+                count = os.preadv(source, [into[done:]], offset + done)
+            except OSError as error:  # told as the source's: around it stands the store that is written to
+                raise SourceError(f"{where}: cannot be read ({error.strerror})") from None
         else:
             count = source.read_at(into[done:], offset + done)
         if count == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -280,6 +281,20 @@ def test_a_file_that_changes_while_it_is_sealed_is_an_error(world: World, how: s
     with pytest.raises(SourceChangedError):
         world.seal(progress=change)
     assert not list((world.folder / "store").rglob("manifest*"))
+
+
+def test_a_disk_that_cannot_be_read_is_the_sources_fault_and_nothing_is_published(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def preadv(fd: int, buffers: Any, offset: int) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "preadv", preadv)
+        broken.setattr("artifacts.sealing_file.PUT_LIMIT", 0)
+        with pytest.raises(SourceError, match=r": part \d: cannot be read \(Input/output error\)"):
+            world.seal(state_dir=None, artifact_id="art-unreadable-01")
+    assert world.store.stat(manifest_key("art-unreadable-01")) is None
 
 
 def test_a_file_added_while_sealing_is_an_error(world: World) -> None:
