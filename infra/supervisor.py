@@ -80,7 +80,7 @@ class Component:
         ports: Port name → the port it would like, 0 for any. Names are unique over the stack.
         after: Components that must be ready before this one starts.
         once: It does its work and ends with 0 (a migration), instead of serving.
-        start_seconds: How long it may take to become ready.
+        start_seconds: How long it may take to become ready. One that dies meanwhile is seen at once, so a slow machine gets its time.
         stop_seconds: How long it may finish its work after the signal.
         stop_signal: What tells it to end.
         user: User and group id to run as; None: as the supervisor does.
@@ -93,7 +93,7 @@ class Component:
     ports: Mapping[str, int] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     once: bool = False
-    start_seconds: float = 60.0
+    start_seconds: float = 180.0
     stop_seconds: float = 12.0
     stop_signal: signal.Signals = signal.SIGTERM
     user: tuple[int, int] | None = None
@@ -149,7 +149,7 @@ class Stack:
         resolve: Callable[[Settings, Mapping[str, int]], Settings] = lambda settings, _ports: settings,
         urls: Callable[[Site], Mapping[str, str]] = lambda _site: {},
         any_port: bool = True,
-        patience: float = 90.0,
+        patience: float = 240.0,
     ) -> None:
         names = [component.name for component in components]
         if len(set(names)) != len(names) or any(set(c.after) - set(names) for c in components):
