@@ -259,4 +259,47 @@ def _words(state: ReleaseState, event: ev.AnyEvent) -> list[str]:
                 f"{', '.join(event.components)} are carried by {event.artifact}; sign-offs on another manifest become stale"
             ]
         case _:
+            return _caution_words(event)
+
+
+def _caution_words(event: ev.AnyEvent) -> list[str]:
+    match event:
+        case ev.IncidentReported():
+            incident = event.incident
+            return [
+                f"a {incident.severity} {incident.kind} incident is open; no gate opens until it is closed"
+            ]
+        case ev.IncidentTriaged():
+            return [f"{event.incident} is judged: {event.severity}, {event.confidence}"]
+        case ev.IncidentClosed():
+            return [f"{event.incident} is closed and stands in no gate's way any more: {event.outcome}"]
+        case ev.WindowChanged():
+            return [
+                f"the research window before `{event.step}` asks for {format_duration(event.required)} of real access"
+            ]
+        case ev.ControlReported():
+            told = "in force" if event.in_force else "not in force: the gate waits for it"
+            return [f"the control {event.control} of `{event.step}` is {told}"]
+        case ev.AccessReported():
+            return [
+                "access works; the research window runs while nothing else stops it"
+                if event.working
+                else "access does not work; the research window stands until it does"
+            ]
+        case ev.Delegated():
+            return [
+                f"{event.to} may sign as {event.role} for {event.by} until {event.until:%Y-%m-%d %H:%M} UTC"
+            ]
+        case ev.Endorsed():
+            return [f"{event.by} stands behind the proposal {event.proposal}"]
+        case ev.ProposalEnded():
+            return [
+                f"the proposal {event.proposal} is "
+                + ("carried out" if event.carried else "over; nothing of it is carried out")
+            ]
+        case ev.ReviewClosed():
+            return [f"the review {event.review} of the broken glass is closed"]
+        case ev.EntryRetried():
+            return [f"`{event.step}` is entered again as soon as its gate holds"]
+        case _:
             return []

@@ -30,7 +30,7 @@ from orchestrator.domain.evidence import Consideration
 from orchestrator.domain.evolve import begin, fold
 from orchestrator.domain.gate import verdict
 from orchestrator.domain.incident import IncidentKind, Severity
-from orchestrator.domain.preview import preview
+from orchestrator.domain.preview import _words, preview
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.waits import waits
 from tests.support.plans import MANAGER, PIPELINE, RECIPIENT, T0, actor, five_stage_plan, five_stages
@@ -191,6 +191,9 @@ class Releases(RuleBasedStateMachine):
             return False
         assert foreseen.accepted
         assert foreseen.events == [event.type for event in made]
+        if command.actor.kind != "service":
+            silent = [event.type for event in made if not _words(self.state, event)]
+            assert not silent, "whoever confirms it is told of everything that it makes happen"
         for event in made:
             if isinstance(event, ev.EntryBegan):
                 self.check_gate(event)
