@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from activities.custody.errors import NoEffectError
 from orchestrator.domain import events as ev
-from orchestrator.domain.gate import may_invite
+from orchestrator.domain.gate_signing import may_invite
 from orchestrator.domain.plan import step_digest
 from orchestrator.domain.state import GateSubject, ReleaseState, SignOffRecord, gate_subject
 from orchestrator.domain.values import statement_digest

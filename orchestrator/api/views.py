@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.domain.component import Component
 from orchestrator.domain.custody_wait import StandingWait
 from orchestrator.domain.evidence import Evidence
-from orchestrator.domain.gate import Verdict, verdict
+from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate_views import Verdict
 from orchestrator.domain.incident import Incident
 from orchestrator.domain.plan import Plan, Step
 from orchestrator.domain.preview import entering_words

@@ -18,7 +18,8 @@ from orchestrator.domain.deciding import (
 )
 from orchestrator.domain.errors import Conflict, GateChanged, Malformed, NotPermitted, PlanRefused, Reason
 from orchestrator.domain.evidence import Consideration, Evidence, EvidenceKind
-from orchestrator.domain.gate import delegated_by, verdict
+from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate_signing import delegated_by
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.plan import Step, step_digest
 from orchestrator.domain.plan_rules import broken_rules

@@ -14,7 +14,8 @@ from orchestrator.domain import commands as cmd
 from orchestrator.domain import events as ev
 from orchestrator.domain.deciding import header, require_in_plan, require_next, require_permission
 from orchestrator.domain.errors import Conflict, GateChanged, Malformed, NotFound, NotPermitted, Reason
-from orchestrator.domain.gate import may_invite, verdict
+from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate_signing import may_invite
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.plan import Plan, Step, step_digest
 from orchestrator.domain.state import Invitation, ReleaseState, gate_subject

@@ -14,7 +14,8 @@ from orchestrator.domain import events as ev
 from orchestrator.domain.decide import apply, decide
 from orchestrator.domain.decide_caution import signed_payload
 from orchestrator.domain.errors import SluiceError
-from orchestrator.domain.gate import Verdict, verdict
+from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate_views import Verdict
 from orchestrator.domain.sharing import share_left_behind
 from orchestrator.domain.stage import audience_words
 from orchestrator.domain.state import ReleaseState

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Literal
 
-from orchestrator.domain.gate import Verdict, verdict
+from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate_views import Verdict
 from orchestrator.domain.plan import Step
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.values import Frozen, Instant, Name, Text, digest, format_duration

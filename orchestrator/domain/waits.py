@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from orchestrator.domain.gate import Verdict, verdict
+from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate_views import Verdict
 from orchestrator.domain.reminders import reminders
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.values import Frozen, Instant, Name

@@ -17,7 +17,8 @@ from sqlmodel import col
 
 from orchestrator.domain.events import AnyEvent, Grant, IncidentClosed, Invited, ReleaseCreated
 from orchestrator.domain.evolve import begin, evolve
-from orchestrator.domain.gate import Verdict, verdict
+from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate_views import Verdict
 from orchestrator.domain.incident import Incident
 from orchestrator.domain.state import ReleaseState
 from orchestrator.domain.waits import waits

@@ -12,11 +12,10 @@ from orchestrator.domain.decide import decide, decide_create
 from orchestrator.domain.decide_access import planned_grants
 from orchestrator.domain.events import AnyEvent
 from orchestrator.domain.evolve import begin, evolve
-from orchestrator.domain.gate import gate_subject
 from orchestrator.domain.incident import Confidence, IncidentKind, Severity
 from orchestrator.domain.permissions import Role
 from orchestrator.domain.plan import Plan
-from orchestrator.domain.state import ReleaseState
+from orchestrator.domain.state import ReleaseState, gate_subject
 from orchestrator.domain.values import digest
 from orchestrator.records import releases
 from orchestrator.records.database import writing

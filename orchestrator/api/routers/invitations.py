@@ -29,7 +29,8 @@ from orchestrator.contracts.messages import CommandMessage
 from orchestrator.domain import commands as cmd
 from orchestrator.domain.errors import Conflict, NotFound, NotPermitted, Reason
 from orchestrator.domain.evidence import EvidenceKind
-from orchestrator.domain.gate import SignOffView, verdict
+from orchestrator.domain.gate import verdict
+from orchestrator.domain.gate_views import SignOffView
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.plan import Step
 from orchestrator.domain.preview import entering_words
