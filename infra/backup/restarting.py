@@ -42,7 +42,7 @@ from orchestrator.records import audit, event_log, releases
 from orchestrator.records.database import reading, writing
 from orchestrator.records.errors import RecordsBroken
 from orchestrator.records.tables import CommandRow, ReleaseRow
-from workflows.release import HANDLED_KEPT
+from workflows.release_recording import HANDLED_KEPT
 
 Why = Literal["lost", "stopped", "behind"]
 

@@ -480,7 +480,9 @@ async def test_an_entry_waits_with_custody_says_so_and_goes_on_by_itself(
 async def test_an_entry_that_waits_with_custody_longer_than_a_history_is_stopped_by_a_hold(
     temporal_client: Client, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("workflows.release._ASK_AGAIN", (timedelta(seconds=0.2), timedelta(seconds=0.2)))
+    monkeypatch.setattr(
+        "workflows.release_custody.ASK_AGAIN", (timedelta(seconds=0.2), timedelta(seconds=0.2))
+    )
     world = World(waits={names.MAKE_ENVELOPES: [names.WAITS_FOR_LOCK, []]})
     async with workers(temporal_client, world, workflow_runner=UnsandboxedWorkflowRunner()):
         release = await Release.create(temporal_client, world, limit=60)
