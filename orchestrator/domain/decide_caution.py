@@ -23,7 +23,8 @@ from orchestrator.domain.deciding import (
     short_id,
 )
 from orchestrator.domain.errors import Conflict, NotFound, NotPermitted, PlanRefused, Reason
-from orchestrator.domain.evolve import apply_events, evolve, rotated_artifacts
+from orchestrator.domain.evolve import apply_events, evolve
+from orchestrator.domain.evolve_keys import rotated_artifacts
 from orchestrator.domain.gate import WAIVABLE
 from orchestrator.domain.incident import Confidence, Incident, IncidentKind, ResponseAction, Severity
 from orchestrator.domain.permissions import Permission

@@ -18,7 +18,7 @@ from orchestrator.domain.deciding import (
     short_id,
 )
 from orchestrator.domain.errors import Conflict, NotFound, Reason
-from orchestrator.domain.evolve import rotated_artifacts
+from orchestrator.domain.evolve_keys import rotated_artifacts
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.state import ReleaseState, Rotation
 
