@@ -25,7 +25,7 @@ from standardwebhooks.webhooks import Webhook as Signer
 from activities.notices.sending import PAUSES, next_try
 from artifacts.leaks.errors import AddressRefused, SourceFailure
 from artifacts.leaks.ranged import AddressPolicy, GuardedClient
-from orchestrator.records import database, webhooks
+from orchestrator.records import database, webhook_sending, webhooks
 from orchestrator.records.documents import Cipher
 
 _LEASE = timedelta(seconds=90)
@@ -81,11 +81,11 @@ class WebhookDelivery:
     def turn(self) -> int:
         """Plan what has happened, deliver what is due; how many requests were made."""
         with database.reading(self._engine) as session:
-            behind = webhooks.behind(session)
+            behind = webhook_sending.behind(session)
         for name in behind:
             self._plan(name)
         with database.reading(self._engine) as session:
-            due = webhooks.due(session, self._clock())
+            due = webhook_sending.due(session, self._clock())
         if len(due) < 2:
             return sum(self._deliver(name) for name in due)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook") as threads:
@@ -94,49 +94,49 @@ class WebhookDelivery:
     def forget(self) -> None:
         """Drop what was delivered long ago."""
         with database.writing(self._engine) as session:
-            webhooks.forget(session, before=self._clock() - webhooks.KEPT)
+            webhook_sending.forget(session, before=self._clock() - webhook_sending.KEPT)
 
     def _plan(self, name: str) -> None:
         while not self._stopping.is_set():
             with database.writing(self._engine) as session:
-                if not webhooks.plan(session, name, self._clock()):
+                if not webhook_sending.plan(session, name, self._clock()):
                     return
 
     def _deliver(self, name: str) -> int:
         """Deliver to one endpoint until its head is not due any more; how many requests were made."""
         with database.writing(self._engine) as session:
-            if not webhooks.claim(session, name, self._worker, self._clock(), _LEASE):
+            if not webhook_sending.claim(session, name, self._worker, self._clock(), _LEASE):
                 return 0
         made = 0
         try:
             while made < _PER_TURN and not self._stopping.is_set():
                 with database.writing(self._engine) as session:
                     # also prolongs the lease: a request ends well within one
-                    if not webhooks.claim(session, name, self._worker, self._clock(), _LEASE):
+                    if not webhook_sending.claim(session, name, self._worker, self._clock(), _LEASE):
                         break
-                    message = webhooks.head(session, name, self._clock(), self._cipher)
+                    message = webhook_sending.head(session, name, self._clock(), self._cipher)
                 if message is None:
                     break
                 answer = self._send(message)
                 made += 1
                 with database.writing(self._engine) as session:
-                    if not webhooks.holds(session, name, self._worker):
+                    if not webhook_sending.holds(session, name, self._worker):
                         break  # another worker took over: it sends and notes
                     if not self._note(session, name, message, answer):
                         break
         finally:
             with database.writing(self._engine) as session:
-                webhooks.release_claim(session, name, self._worker)
+                webhook_sending.release_claim(session, name, self._worker)
         return made
 
-    def _note(self, session: Session, name: str, message: webhooks.Message, answer: Answer) -> bool:
+    def _note(self, session: Session, name: str, message: webhook_sending.Message, answer: Answer) -> bool:
         """Write down what came of a try; whether to go on with this endpoint now."""
         now = self._clock()
         if answer.error is None:
-            webhooks.note_success(session, name, message.number, answer.status or 0, now)
+            webhook_sending.note_success(session, name, message.number, answer.status or 0, now)
             return True
         again = self._again_at(message, answer, now)
-        webhooks.note_failure(
+        webhook_sending.note_failure(
             session,
             name,
             message.number,
@@ -159,7 +159,7 @@ class WebhookDelivery:
             return False
         return True
 
-    def _again_at(self, message: webhooks.Message, answer: Answer, now: datetime) -> datetime | None:
+    def _again_at(self, message: webhook_sending.Message, answer: Answer, now: datetime) -> datetime | None:
         again = next_try(message.id, message.attempts, self._pauses, now)
         if again is None:
             return None
@@ -167,7 +167,7 @@ class WebhookDelivery:
             again = max(again, now + timedelta(seconds=min(answer.retry_after, _LONGEST_RETRY_AFTER)))
         return again
 
-    def _send(self, message: webhooks.Message) -> Answer:
+    def _send(self, message: webhook_sending.Message) -> Answer:
         client = GuardedClient(self._policy)
         # timeouts of the transport are per read: a server that sends one byte a second is cut off here
         cut = threading.Timer(_LONGEST, client.close)
@@ -195,7 +195,7 @@ class WebhookDelivery:
             client.close()
 
 
-def signed_headers(message: webhooks.Message, now: datetime) -> dict[str, str]:
+def signed_headers(message: webhook_sending.Message, now: datetime) -> dict[str, str]:
     """The headers of Standard Webhooks; during a rotation with one signature for each secret, the newest first."""
     now = now.astimezone(UTC)
     text = message.body.decode()

@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from activities.notices.webhooks import PAUSES, WebhookDelivery
 from artifacts.leaks.ranged import AddressPolicy
-from orchestrator.records import database, principals, webhooks
+from orchestrator.records import database, principals, webhook_deliveries, webhook_sending, webhooks
 from tests.api.conftest import RELEASE, Api, TestCipher, api, sealed, template
 
 __all__ = ["api", "sealed", "template"]
@@ -89,9 +89,9 @@ def add(api: Api, url: str, owner: str = "mia", **more) -> tuple[str, str]:
     return made.id, secret
 
 
-def listed(api: Api, hook: str, status=None) -> list[webhooks.Delivery]:
+def listed(api: Api, hook: str, status=None) -> list[webhook_deliveries.Delivery]:
     with database.reading(api.engine) as session:
-        return list(reversed(webhooks.deliveries(session, hook, status=status, limit=200).items))
+        return list(reversed(webhook_deliveries.deliveries(session, hook, status=status, limit=200).items))
 
 
 def holds(api: Api, count: int) -> None:
@@ -166,7 +166,7 @@ def test_after_its_last_try_a_delivery_is_dead_and_the_next_ones_go_on_and_it_ca
     later = receiver.numbers[-1]
     assert later > 1
     with database.writing(api.engine) as session:
-        assert webhooks.redrive(session, hook, at=api.clock(), by="mia") == [1]
+        assert webhook_deliveries.redrive(session, hook, at=api.clock(), by="mia") == [1]
     worker(api).turn()
     assert receiver.numbers[-1] == 1
     assert listed(api, hook, "dead") == []
@@ -186,7 +186,7 @@ def test_a_worker_killed_between_sending_and_noting_loses_and_reorders_nothing(a
 
     with monkeypatch.context() as patch:
         patch.setattr(first, "_note", killed)
-        patch.setattr(webhooks, "release_claim", lambda *_: None)  # a killed process tidies nothing up
+        patch.setattr(webhook_sending, "release_claim", lambda *_: None)  # a killed process tidies nothing up
         with pytest.raises(Killed):
             first.turn()
     assert receiver.numbers == [1]
@@ -220,7 +220,7 @@ def test_a_worker_that_lost_its_lease_notes_nothing(api, receiver, monkeypatch):
 def test_planning_interrupted_anywhere_neither_misses_nor_doubles(api, receiver, monkeypatch):
     hook, _ = add(api, receiver.url)
     api.ok(api.create())
-    real = webhooks.insert
+    real = webhook_sending.insert
 
     def failing(table):
         if table.name == "webhook_delivery":
@@ -228,7 +228,7 @@ def test_planning_interrupted_anywhere_neither_misses_nor_doubles(api, receiver,
         return real(table)
 
     with monkeypatch.context() as patch:
-        patch.setattr(webhooks, "insert", failing)
+        patch.setattr(webhook_sending, "insert", failing)
         with pytest.raises(RuntimeError, match="killed"):
             worker(api).turn()
     assert listed(api, hook) == []
@@ -244,7 +244,7 @@ def test_a_replay_delivers_again_under_new_numbers(api, receiver):
     worker(api).turn()
     first = len(receiver.got)
     with database.writing(api.engine) as session:
-        webhooks.replay(session, hook, -1, at=api.clock(), by="mia")
+        webhook_deliveries.replay(session, hook, -1, at=api.clock(), by="mia")
     worker(api).turn()
     assert receiver.numbers == list(range(1, 2 * first + 1))
     assert [b["event"] for b in receiver.bodies[:first]] == [b["event"] for b in receiver.bodies[first:]]

@@ -19,7 +19,7 @@ from orchestrator.domain.errors import Conflict, Malformed, NotFound, Reason, Un
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.showing import EVENT_TYPES, PARTNER_EVENT_TYPES
 from orchestrator.domain.values import Duration, Frozen, Line, Name
-from orchestrator.records import database, webhooks
+from orchestrator.records import database, webhook_deliveries, webhooks
 from orchestrator.records.documents import Cipher
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
@@ -83,7 +83,7 @@ class WebhookPage(Timed):
 class DeliveryPage(Timed):
     """Deliveries, newest first."""
 
-    items: list[webhooks.Delivery]
+    items: list[webhook_deliveries.Delivery]
     next_cursor: str | None
 
 
@@ -197,7 +197,8 @@ def list_deliveries(
     caller: AnyCaller,
     deps: Parts,
     status: Annotated[
-        webhooks.Status | None, Query(description="only of this status; `dead`: the dead-letter list")
+        webhook_deliveries.Status | None,
+        Query(description="only of this status; `dead`: the dead-letter list"),
     ] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -205,7 +206,7 @@ def list_deliveries(
     """What became of each event for this endpoint."""
     with database.reading(deps.engine) as session:
         _own(session, caller, webhook)
-        page = webhooks.deliveries(session, webhook, status=status, cursor=cursor, limit=limit)
+        page = webhook_deliveries.deliveries(session, webhook, status=status, cursor=cursor, limit=limit)
     return DeliveryPage(items=page.items, next_cursor=page.next, server_time=deps.now())
 
 
@@ -215,7 +216,7 @@ def redrive_webhook(webhook: WebhookId, body: RedriveBody, caller: AnyCaller, de
     now = deps.now()
     with database.writing(deps.engine) as session:
         _own(session, caller, webhook)
-        numbers = webhooks.redrive(session, webhook, number=body.number, at=now, by=caller.id)
+        numbers = webhook_deliveries.redrive(session, webhook, number=body.number, at=now, by=caller.id)
     return Redriven(numbers=numbers, server_time=now)
 
 
@@ -225,7 +226,7 @@ def replay_webhook(webhook: WebhookId, body: ReplayBody, caller: AnyCaller, deps
     now = deps.now()
     with database.writing(deps.engine) as session:
         _own(session, caller, webhook)
-        found = webhooks.replay(session, webhook, body.after, at=now, by=caller.id)
+        found = webhook_deliveries.replay(session, webhook, body.after, at=now, by=caller.id)
     return WebhookView(**dict(found), server_time=now)
 
 
