@@ -31,7 +31,9 @@ from rich.table import Table
 from artifacts.progress import Progress as Moved
 from artifacts.progress import ProgressCallback
 from infra.demo_cast import until_answered
-from infra.demo_story import WATCHING, Model, Story, StoryError, write_summary
+from infra.demo_report import WATCHING
+from infra.demo_story import Story, write_summary
+from infra.demo_telling import Model, StoryError
 from infra.logs import configure_logging
 from infra.settings import Settings
 from infra.stack import one_machine
@@ -52,16 +54,16 @@ class Shown:
         self.console = console
 
     def chapter(self, words: str) -> None:
-        """See `infra.demo_story.Stage`."""
+        """See `infra.demo_telling.Stage`."""
         self.console.print(f"\n[bold cyan]━━ {words}[/bold cyan]")
 
     def say(self, words: str) -> None:
-        """See `infra.demo_story.Stage`."""
+        """See `infra.demo_telling.Stage`."""
         self.console.print(f"  [green]✓[/green] {words}")
 
     @contextmanager
     def bar(self, words: str) -> Iterator[ProgressCallback | None]:
-        """See `infra.demo_story.Stage`."""
+        """See `infra.demo_telling.Stage`."""
         columns = (
             TextColumn("  {task.description}"),
             BarColumn(),

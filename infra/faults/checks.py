@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from activities.custody.errors import CustodyWaits
 from artifacts.manifest import file_prefix
 from artifacts.verifying import verify_artifact
-from infra.demo_story import STEPS, Model
+from infra.demo_story import STEPS
+from infra.demo_telling import Model
 from infra.faults.counting import Checks
 from infra.faults.model import Heard, check_model
 from infra.parts import StoreOpener, records_engine

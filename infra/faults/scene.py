@@ -20,7 +20,7 @@ from temporalio.common import WorkerDeploymentVersion
 
 import infra
 from infra.components import ONE_MACHINE_BUILD, answers, components, prepare, resolve, urls
-from infra.demo_story import WATCHING
+from infra.demo_report import WATCHING
 from infra.faults.clocks import Clocks, library
 from infra.faults.disk import Disk, can_mount
 from infra.faults.link import Link

@@ -21,7 +21,8 @@ from safetensors.numpy import save_file
 
 from artifacts.errors import ArtifactError
 from infra.demo_cast import PATIENCE_S, Pace, Voice
-from infra.demo_story import Model, Story, StoryError
+from infra.demo_story import Story
+from infra.demo_telling import Model, StoryError
 from infra.faults.checks import check_acknowledged, check_release
 from infra.faults.counting import Checks
 from infra.faults.delivery import Deliveries

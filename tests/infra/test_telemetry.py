@@ -15,7 +15,9 @@ from safetensors.numpy import save_file
 
 from infra.components import one_machine
 from infra.demo_cast import Pace
-from infra.demo_story import WATCHING, Model, Story
+from infra.demo_report import WATCHING
+from infra.demo_story import Story
+from infra.demo_telling import Model
 from infra.settings import Settings
 from infra.supervisor import Stack
 from infra.temporal import connect

@@ -25,7 +25,9 @@ from artifacts.keys import partner_identity, partner_keygen
 from artifacts.stores.base import open_store
 from infra.components import one_machine
 from infra.demo_cast import Pace, demo_plan, wait_for
-from infra.demo_story import TERMS, Model, Story, sha256_of
+from infra.demo_sealing import TERMS
+from infra.demo_story import Story
+from infra.demo_telling import Model, sha256_of
 from infra.provision import read_custody_public, write_private
 from infra.settings import Settings
 from orchestrator.cli.client import JSON

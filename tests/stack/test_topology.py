@@ -19,7 +19,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from infra.demo_cast import Pace, wait_for
-from infra.demo_story import STEPS, WATCHING, Model, Story
+from infra.demo_report import WATCHING
+from infra.demo_story import STEPS, Story
+from infra.demo_telling import Model
 from infra.parts import StoreOpener, records_engine
 from infra.preparing.postgres import CUSTODY, RECORDS
 from infra.preparing.secrets import new_secrets

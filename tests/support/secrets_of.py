@@ -15,7 +15,9 @@ from artifacts.custody.shares import combine, open_share, unlock
 from artifacts.keys import HybridIdentity, partner_identity, unwrap_half, unwrap_root
 from artifacts.manifest import Manifest, parse_manifest, wrapped_root_key
 from artifacts.stores.base import Store
-from infra.demo_story import HOLDERS, Model, Story
+from infra.demo_sealing import HOLDERS
+from infra.demo_story import Story
+from infra.demo_telling import Model
 from infra.settings import Settings
 from tests.support.canary import Secret
 
