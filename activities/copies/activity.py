@@ -9,7 +9,7 @@ from temporalio import activity
 
 from activities.beating import Beat, beating
 from activities.copies.making import CopyingCustody, Tell
-from activities.custody.opening import Asked
+from activities.custody.base import Asked
 from activities.errors import at_the_edge
 from artifacts.progress import Progress
 from orchestrator.contracts import names

@@ -20,9 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from activities.custody.base import Asked, purpose_of
 from activities.custody.copies import MadeCopy, lineage
 from activities.custody.errors import CustodyRefused
-from activities.custody.opening import Asked, Custody, purpose_of
+from activities.custody.opening import Custody
 from activities.custody.second_lock import Purpose
 from artifacts.envelope import EnvelopePayload, file_keys
 from artifacts.keys import RootKey, unwrap_root

@@ -10,7 +10,8 @@ import structlog
 from temporalio import activity
 
 from activities.beating import beating
-from activities.custody.opening import Asked, Custody
+from activities.custody.base import Asked
+from activities.custody.opening import Custody
 from activities.custody.second_place import SecondPlace, SecondPlaces
 from activities.errors import at_the_edge
 from artifacts.errors import ArtifactError

@@ -25,8 +25,8 @@ from orchestrator.domain.plan import Step
 from orchestrator.domain.state import ReleaseState
 
 if TYPE_CHECKING:
+    from activities.custody.base import Asked
     from activities.custody.checking import Checked
-    from activities.custody.opening import Asked
 
 Fold = Callable[[Sequence[ev.AnyEvent]], "Checked"]
 

@@ -25,9 +25,10 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine
 
+from activities.custody.base import Asked
 from activities.custody.keys import CustodyKeys, load_or_make
 from activities.custody.memory import CustodyMemory
-from activities.custody.opening import Asked, Custody
+from activities.custody.opening import Custody
 from artifacts.custody.base import KeyProvider
 from artifacts.custody.local import LocalKeyring
 from artifacts.custody.openbao import OpenBaoTransit

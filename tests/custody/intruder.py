@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from activities.custody.opening import Asked
+from activities.custody.base import Asked
 from orchestrator.domain import events as ev
 from orchestrator.domain.commands import Hold
 from orchestrator.domain.decide_access import planned_grants

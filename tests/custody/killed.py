@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 
 from activities.copies.making import CopyingCustody, CopyPlaces
+from activities.custody.base import Asked
 from activities.custody.keys import load_or_make
 from activities.custody.memory import CustodyMemory
-from activities.custody.opening import Asked
 from artifacts.custody.local import LocalKeyring
 from artifacts.progress import Progress
 from artifacts.stores.directory import DirectoryStore

@@ -19,7 +19,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import Worker
 
 from activities.custody.activity import CustodyActivities
-from activities.custody.opening import Asked
+from activities.custody.base import Asked
 from artifacts.errors import EnvelopeError
 from orchestrator.contracts import names
 from orchestrator.domain import commands as cmd

@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from activities.copies.making import copied_id
+from activities.custody.base import Asked
 from activities.custody.errors import CustodyRefused, Unbacked
-from activities.custody.opening import Asked
 from artifacts.envelope import open_envelope, open_public_record
 from artifacts.errors import ArtifactError
 from artifacts.fetching import fetch_artifact

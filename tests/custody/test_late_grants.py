@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from activities.custody.opening import Asked
+from activities.custody.base import Asked
 from orchestrator.domain import commands as cmd
 from orchestrator.domain import events as ev
 from orchestrator.domain.decide_late import entered_attempt, late_grant

@@ -19,8 +19,9 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.worker import Worker
 
 from activities.custody.activity import CustodyActivities
+from activities.custody.base import Asked
 from activities.custody.keys import load_or_make
-from activities.custody.opening import Asked, Custody
+from activities.custody.opening import Custody
 from activities.custody.second_lock import PendingStore
 from activities.errors import told
 from activities.publishing import PublishingActivities

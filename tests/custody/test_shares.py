@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from activities.custody.base import Asked
 from activities.custody.errors import CustodyRefused
-from activities.custody.opening import Asked
 from artifacts.custody.base import WrappedKey, wrapping_context
 from artifacts.custody.errors import TooFewShares, WrappedKeyInvalid
 from artifacts.custody.shares import (

@@ -17,9 +17,9 @@ from sqlalchemy import Engine, text
 
 from activities.binding import key_shares
 from activities.copies.making import CopyingCustody, CopyPlaces
+from activities.custody.base import Asked
 from activities.custody.keys import CustodyKeys, load_or_make
 from activities.custody.memory import CustodyMemory
-from activities.custody.opening import Asked
 from artifacts.custody.base import KeyProvider
 from artifacts.custody.local import Argon2Cost, LocalKeyring
 from artifacts.custody.shares import Dealing
