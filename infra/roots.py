@@ -264,7 +264,8 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
     It serves two queues: `custody`, where requests for keys are answered at once, and `copies`, where files are sealed anew.
     """
     from activities.copies.activity import CopyActivities
-    from activities.copies.making import CopyingCustody, CopyPlaces
+    from activities.copies.making import CopyingCustody
+    from activities.copies.sealing import CopyPlaces
     from activities.custody.activity import CustodyActivities, Watching
     from activities.custody.second_place import open_place
     from infra.parts import StoreOpener, records_engine

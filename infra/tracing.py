@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from activities.copies.making import CopyPlaces
+from activities.copies.sealing import CopyPlaces
 from activities.copies.tracing import Traced, TracingCustody
 from activities.leaks.sending import ReleaseCommands
 from infra.parts import StoreOpener, records_engine

@@ -8,7 +8,8 @@ from typing import Any
 from temporalio import activity
 
 from activities.beating import Beat, beating
-from activities.copies.making import CopyingCustody, Tell
+from activities.copies.making import CopyingCustody
+from activities.copies.sealing import Tell
 from activities.custody.base import Asked
 from activities.errors import at_the_edge
 from artifacts.progress import Progress

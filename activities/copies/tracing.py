@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activities.copies.making import CopyingCustody, issued_files
+from activities.copies.making import CopyingCustody
+from activities.copies.sealing import issued_files
 from activities.custody.copies import MadeCopy, lineage
 from activities.custody.second_lock import Purpose
 from artifacts.leaks.errors import MarkError, UnreadableError

@@ -11,7 +11,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from activities.copies.making import CopyingCustody, CopyPlaces
+from activities.copies.making import CopyingCustody
+from activities.copies.sealing import CopyPlaces
 from activities.custody.base import Asked
 from activities.custody.keys import load_or_make
 from activities.custody.memory import CustodyMemory

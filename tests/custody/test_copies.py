@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from activities.copies.making import copied_id
+from activities.copies.sealing import copied_id
 from activities.custody.base import Asked
 from activities.custody.errors import CustodyRefused, Unbacked
 from artifacts.envelope import open_envelope, open_public_record

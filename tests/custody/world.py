@@ -16,7 +16,8 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from activities.binding import key_shares
-from activities.copies.making import CopyingCustody, CopyPlaces
+from activities.copies.making import CopyingCustody
+from activities.copies.sealing import CopyPlaces
 from activities.custody.base import Asked
 from activities.custody.keys import CustodyKeys, load_or_make
 from activities.custody.memory import CustodyMemory
