@@ -14,7 +14,8 @@ from temporalio.client import Client
 
 from infra.provision import provision_dev
 from infra.roots import ROOTS
-from infra.settings import PREFIX, Role, Settings
+from infra.settings import Role, Settings
+from infra.settings_parts.place import PREFIX
 from infra.stack_state import StackError
 from infra.supervisor import Component, Site, Stack, base_environment
 from infra.temporal import prepare_namespace, settle_at_exit

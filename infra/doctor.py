@@ -32,7 +32,9 @@ from typing import Any, Literal
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from infra.settings import PREFIX, KeyProvider, Role, Settings, SettingsError
+from infra.settings import Role, Settings, SettingsError
+from infra.settings_parts.custody import KeyProvider
+from infra.settings_parts.place import PREFIX
 
 Level = Literal["ok", "warning", "problem"]
 

@@ -36,7 +36,7 @@ from artifacts.custody.openbao import OpenBaoTransit
 from artifacts.signing import SigningKey
 from infra.codec import write_new_keys
 from infra.settings import InvalidSettingError, Settings, read_secret
-from infra.settings import KeyProvider as Kind
+from infra.settings_parts.custody import KeyProvider as Kind
 
 
 def provision_dev(settings: Settings) -> None:

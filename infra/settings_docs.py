@@ -9,7 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from infra.settings import CLIENT_VARIABLES, CUSTODY_ONLY, MONITOR_ONLY, PREFIX, Settings
+from infra.settings import CLIENT_VARIABLES, CUSTODY_ONLY, MONITOR_ONLY, Settings
+from infra.settings_parts.place import PREFIX
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 

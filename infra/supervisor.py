@@ -32,7 +32,8 @@ from typing import Any, BinaryIO, Self
 import structlog
 
 from infra.processes import LAUNCHER, ProcessIdentity, end_all, free_port, identify, port_is_free
-from infra.settings import PREFIX, Settings
+from infra.settings import Settings
+from infra.settings_parts.place import PREFIX
 from infra.stack_state import (
     Condition,
     Phase,

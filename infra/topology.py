@@ -27,7 +27,9 @@ import httpx
 from infra.components import answers, resolve, temporal_component, urls
 from infra.preparing.postgres import CUSTODY, RECORDS
 from infra.preparing.secrets import new_secrets
-from infra.settings import PREFIX, KeyProvider, Role, Settings
+from infra.settings import Role, Settings
+from infra.settings_parts.custody import KeyProvider
+from infra.settings_parts.place import PREFIX
 from infra.stack_state import StackError
 from infra.supervisor import Component, Site, Stack, base_environment
 

@@ -24,7 +24,8 @@ from infra.demo_report import WATCHING
 from infra.faults.clocks import Clocks, library
 from infra.faults.disk import Disk, can_mount
 from infra.faults.link import Link
-from infra.settings import PREFIX, Role, Settings
+from infra.settings import Role, Settings
+from infra.settings_parts.place import PREFIX
 from infra.supervisor import Component, Site, Stack
 from infra.temporal import TemporalError, connect, make_current
 from infra.topology import topology

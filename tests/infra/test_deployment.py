@@ -20,7 +20,8 @@ import yaml
 
 from infra.cli import WorkerKind
 from infra.preparing.secrets import new_secrets
-from infra.settings import CUSTODY_ONLY, MONITOR_ONLY, PREFIX, Settings
+from infra.settings import CUSTODY_ONLY, MONITOR_ONLY, Settings
+from infra.settings_parts.place import PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "infra/chart"

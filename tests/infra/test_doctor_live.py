@@ -18,7 +18,8 @@ from infra.doctor import Examination, Finding, examine
 from infra.preparing.postgres import grant_custody
 from infra.processes import free_port
 from infra.provision import provision_dev
-from infra.settings import KeyProvider, Role, Settings
+from infra.settings import Role, Settings
+from infra.settings_parts.custody import KeyProvider
 from orchestrator.records import database
 from orchestrator.records.migrate import migrate
 from tests.artifacts.custody.conftest import CUSTODY_POLICY

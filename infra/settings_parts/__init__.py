@@ -1,0 +1,1 @@
+"""The settings by topic. `infra.settings` makes the one object of them, in the order of docs/settings.md."""
