@@ -75,6 +75,8 @@ def opened_store(
 def say_what_is_missing(out: Output, store: Store) -> None:
     """Warn of what the live store lacks that sealing would rest on; it was tried on the store itself."""
     features = store.features()
+    if any("may not write" in why for why in features.lacking.values()):
+        return  # nothing could be tried, and sealing is about to be refused with the reason
     # Elsewhere no part travels alone, and its file's digest is checked.
     parts = ("part_checksums",) if store.uri.startswith("s3:") else ()
     for name in ("conditional_create", "resume", *parts):

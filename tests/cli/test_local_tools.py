@@ -11,7 +11,8 @@ import pytest
 
 from artifacts.keys import custody_keygen, partner_identity, partner_recipient
 from artifacts.signing import VerifyKey
-from artifacts.stores.base import open_store
+from artifacts.stores.base import StoreFeatures, open_store
+from artifacts.stores.directory import DirectoryStore
 from orchestrator.trust.audit import export_lines, leaf_bytes
 from orchestrator.trust.checkpoints import Checkpoint, NoteSigner, sign_checkpoint
 from orchestrator.trust.keys import PrivateKey, PublicKey
@@ -244,6 +245,12 @@ def test_what_a_store_lacks_is_said_before_anything_is_sealed_into_it(sluice, ho
     assert checked["features"]["resume"] is True
     assert set(checked["lacking"]) == {name for name, there in checked["features"].items() if not there}
     assert "conditional_create: NO (this file system" in sluice("store", "check", f"dir:{home / 'store'}").out
+    lacking = dict.fromkeys(checked["features"], "these credentials may not write here")
+    monkeypatch.setattr(DirectoryStore, "features", lambda self: StoreFeatures(lacking=lacking))
+    shutil.rmtree(home / "store")
+    assert "warning" not in seal(sluice, weights, home).err, (
+        "what could not be tried is not known to be missing"
+    )
 
 
 def test_uploads_that_nobody_finished_are_aborted_once_they_are_old(sluice, home):
