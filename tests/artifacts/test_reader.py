@@ -17,6 +17,7 @@ from artifacts.body import (
     HEADER,
     WIRE_CHUNK,
     Layout,
+    PartOpener,
     PartSealer,
     open_bytes,
     part_context,
@@ -192,6 +193,29 @@ def test_truncation_at_every_offset_is_an_error() -> None:
     for cut in range(len(SMALL_SEALED)):
         with pytest.raises(IntegrityError):
             SealedFile(BytesBlob(SMALL_SEALED[:cut]), ID, SMALL_ENTRY, KEY).readall()
+
+
+@pytest.mark.parametrize("size", [0, 8, CHUNK])
+def test_the_way_of_a_fetch_refuses_every_flip_and_cut_by_the_tags_alone(size: int) -> None:
+    """Without the digest of the manifest, and in pieces as they come off a line."""
+    plain, layout = noise(size), Layout(size, 2 * CHUNK)
+    context, opener = part_context(ID, PATH, 0, layout), PartOpener()
+    sealed = sealed_by_the_library(plain, 2 * CHUNK)
+
+    def opened(data: bytes) -> bytes:
+        written = bytearray()
+        opener.open([data[:70], data[70:9000], data[9000:]], size, KEY, context, PATH, written.extend)
+        return bytes(written)
+
+    assert opened(sealed) == plain
+    for place in range(len(sealed)):
+        bad = bytearray(sealed)
+        bad[place] ^= 1 << place % 8
+        for data in (bytes(bad), sealed[:place]):
+            with pytest.raises(IntegrityError):
+                opened(data)
+    with pytest.raises(IntegrityError, match="cut off or extended"):
+        opened(sealed + b"\0")
 
 
 def test_truncation_hidden_by_a_changed_manifest_is_an_error() -> None:
