@@ -316,7 +316,12 @@ class Bench:
         found = self.op("stages", source=self.big, target=self.folder / "stage")
         for name in ("read", "encrypt", "sha256", "blake3", "write"):
             self.rows.append(
-                Row(f"profile: {name}, {self.place}", found[name], "CPU s/GB", note="one thread, alone")
+                Row(
+                    f"profile: {name}, {self.place}",
+                    found[name],
+                    "CPU s/GB",
+                    note="one thread, alone; the least of three",
+                )
             )
         whole = found["read"] + found["encrypt"] + found["sha256"] + found["write"]
         copied = found["read"] + found["write"]

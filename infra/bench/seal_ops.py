@@ -274,9 +274,11 @@ def stages(options: Options) -> Result:
     }.items():
         for i in range(2):
             stage(i)
-        os.ftruncate(target, 0)
-        _, result = _timed(lambda: [stage(i) for i in range(8)])  # noqa: B023
-        found[name] = result["cpu"] / (8 * size / 1e9)
+        costs = []
+        for _ in range(3):
+            os.ftruncate(target, 0)  # writing takes new pages each time, as a new file does
+            costs.append(_timed(lambda: [stage(i) for i in range(8)])[1]["cpu"])  # noqa: B023
+        found[name] = min(costs) / (8 * size / 1e9)
     Path(options["target"]).unlink()
     found["cpu"] = 0.0
     return found
