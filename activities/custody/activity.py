@@ -113,7 +113,7 @@ class Watching(threading.Thread):
         try:
             _log.info("roots taken in", release=release, artifacts=self._custody.take_in(release))
         except (TrustError, SluiceError, ArtifactError) as error:
-            # said again, with its reasons in the log, when a gate asks for the keys
+            # with its reasons in the log; said again when a gate asks for the keys
             _log.warning("roots not taken in", release=release, why=str(error))
             if isinstance(error, Unavailable) or (isinstance(error, ArtifactError) and error.retryable):
                 return

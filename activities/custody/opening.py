@@ -121,11 +121,12 @@ class Custody(WritesLeaves, Judges):
         Raises:
             CustodyRefused: the log or a signature does not hold, or an artifact belongs to another release.
         """
-        self.watch.catch_up()
-        history = [event for event, _ in self.watch.history(release)]
-        state = self._checked(release, history).state
-        held = self.keeping.hold_all(state, [self._manifest(state, name) for name in sorted(state.artifacts)])
-        return list(held)
+        with self._refusing(release, "take-in", 0):
+            self.watch.catch_up()
+            history = [event for event, _ in self.watch.history(release)]
+            state = self._checked(release, history).state
+            manifests = [self._manifest(state, name) for name in sorted(state.artifacts)]
+            return list(self.keeping.hold_all(state, manifests))
 
     def forget(self) -> None:
         """Give up requests to a second lock that nobody needs any more: their entry is done or taken back, or their time is over.

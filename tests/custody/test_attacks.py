@@ -18,6 +18,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import Worker
 
+from activities.copies.activity import CopyActivities
 from activities.custody.activity import CustodyActivities
 from activities.custody.base import Asked
 from artifacts.errors import EnvelopeError
@@ -832,26 +833,36 @@ async def test_custody_asked_directly_over_its_queue(
         "a late grant": {**honest, "step": "download", "attempt": 4, "partners": ready, "late": "uni"},
         "no release": {**honest, "release": "omega"},
     }
+    # everything else that custody does for somebody on a queue
+    others = {"rotation": "r-1", "artifact": world.artifact.artifact_id}
+    everything: list[tuple[str, dict[str, Any]]] = [
+        *((names.MAKE_ENVELOPES, argument) for argument in asked.values()),
+        *((names.MAKE_COPIES, argument) for argument in asked.values()),
+        (names.TAKE_IN_ROOT, {"release": "omega", "seq": 1}),
+        (names.RENEW_ENVELOPES, {"release": "omega", "seq": 1}),
+        (names.RESEAL_ARTIFACT, {"release": "alpha", **others}),
+    ]
+    copies = CopyActivities(world.custody)
     with ThreadPoolExecutor(4) as threads:
         worker = Worker(
             temporal_client,
             task_queue=names.QUEUE_CUSTODY,
             workflows=[Impostor],
-            activities=CustodyActivities(world.custody).all,
+            activities=[*CustodyActivities(world.custody).all, *copies.short, *copies.long],
             activity_executor=threads,
         )
         async with worker:
-            for what, argument in asked.items():
+            for number, (activity, argument) in enumerate(everything):
                 told = await temporal_client.execute_workflow(
                     Impostor.run,
-                    args=[names.MAKE_ENVELOPES, argument],
-                    id=f"impostor-{what}",
+                    args=[activity, argument],
+                    id=f"impostor-{number}",
                     task_queue=names.QUEUE_CUSTODY,
                 )
-                assert told in {"custody-refused", "unbacked"}, what
+                assert told in {"custody-refused", "unbacked"}, (activity, argument)
     assert (world.envelopes_kept(), intruder.unwraps) == (0, 0)
     refused = [leaf["release"] for leaf in world.custody_leaves() if leaf["action"] == "refused"]
-    assert refused == [argument["release"] for argument in asked.values()], "each is in the log"
+    assert refused == [argument["release"] for _, argument in everything], "each is in the log"
 
 
 def test_custody_asked_for_a_partners_envelope_under_another_key(world: World, intruder: Intruder) -> None:
