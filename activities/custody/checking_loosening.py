@@ -70,6 +70,8 @@ class ChecksLoosening(ChecksDecisions):
             raise NoEffectError("it is for a gate that was not next")
         if set(event.waives) - WAIVABLE:
             raise NoEffectError("it lifts what no broken glass lifts")
+        if event.review in self.state.reviews:
+            raise NoEffectError(f"there is a review {event.review}; none is written over another")
         # whoever really stood behind it does not close its review, whomever the event names
         return event.model_copy(update={"people": sorted({*event.people, *(self._carried or (None, []))[1]})})
 

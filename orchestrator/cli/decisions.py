@@ -90,6 +90,11 @@ def signer_for(plan: Plan, person: str, key_file: Path | None) -> Any:
     pinned = pinned_keys(plan, person)
     if not pinned:
         return None
+    if all(key.passkey for key in pinned):
+        raise LocalFailure(
+            "The plan pins a passkey of yours and no key file",
+            "a passkey signs in the console; a key share is released with a key file alone, which an amendment of the plan can pin",
+        )
     private = load_identity(key_file)
     if private.public not in pinned:
         known = ", ".join(key.key_id for key in pinned)

@@ -11,10 +11,13 @@ import pytest
 from artifacts.custody.shares import combine, receive_share, unlock
 from artifacts.keys import custody_identity, custody_keygen, partner_keygen, unwrap_half
 from artifacts.manifest import parse_manifest
+from orchestrator.cli.decisions import signer_for
+from orchestrator.cli.failures import LocalFailure
 from orchestrator.domain.events import SignedOff
+from orchestrator.domain.plan import Plan
 from orchestrator.domain.values import statement_digest
 from orchestrator.records import artifacts, database, releases
-from orchestrator.trust.keys import PrivateKey
+from orchestrator.trust.keys import PrivateKey, PublicKey
 from tests.api.conftest import RELEASE
 from tests.cli.conftest import Service
 from tests.support.plans import TWO, five_stages
@@ -149,3 +152,14 @@ def test_an_artifact_without_the_shares_that_the_plan_asks_for_is_refused_when_i
     unpaired = ("artifact", "seal", shared.home / "model", "--to", CUSTODY.recipient, "--store", "dir:/x")
     assert service("ci", *unpaired, "--threshold", 2).code == 2
     assert service("ci", *unpaired, "--share-holder", "sam").code == 2
+
+
+def test_whoever_has_a_passkey_alone_is_told_where_it_signs_and_that_it_releases_no_share() -> None:
+    raw = five_stages()
+    passkey = PublicKey("passkey-eddsa", PrivateKey.generate().public.material, "console.example")
+    raw["people"]["sam"]["keys"] = [passkey.text()]
+    with pytest.raises(LocalFailure) as refused:
+        signer_for(Plan.model_validate(raw), "sam", None)
+    assert "passkey" in refused.value.title
+    assert "console" in refused.value.detail
+    assert "key file" in refused.value.detail

@@ -224,3 +224,34 @@ def test_release_that_was_ended_goes_on_by_a_forged_event(world: World, intruder
     world.approve("demo")
     asked = world.begin("demo")
     intruder.gets_nothing(asked, "not next")
+
+
+def test_review_of_a_broken_glass_written_over_by_another(
+    world: World, intruder: Intruder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who broke the glass does not close its review: another breaking, by others, does not take its place."""
+    world.to("demo")
+    world.prepare("query")
+    breaking: dict[str, Any] = {"step": "query", "waives": ["research_window"]}
+    first = world.dear(cmd.BreakGlass, ["sam", "lea"], reason="one", **breaking)
+    (review,) = (event.review for event in first if isinstance(event, ev.GlassBroken))
+    honest = world.write
+
+    def over(events: Any, command: Any, **more: Any) -> None:
+        same = {"review": review}
+        honest(
+            [e.model_copy(update=same) if isinstance(e, ev.GlassBroken) else e for e in events],
+            command,
+            **more,
+        )
+
+    monkeypatch.setattr(world, "write", over)
+    world.dear(cmd.BreakGlass, ["sue", "mia"], reason="two", **breaking)
+    assert world.state.reviews[review].people == ["mia", "sue"], "the service was taken in"
+    world.approve("query")
+    world.complete("query", world.custody.make_envelopes(world.begin("query")))
+    world.dear(cmd.CloseReview, ["sam"], review=review, outcome="it was right")
+    world.wait("download")
+    world.prepare("download")
+    world.approve("download")
+    intruder.gets_nothing(world.begin("download"), "of a broken glass is open")
