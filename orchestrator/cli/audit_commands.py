@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.config import public_text
-from orchestrator.cli.failures import LocalFailure
-from orchestrator.cli.output import Output, command, escape
+from orchestrator.cli.output import Output, command, escape, write_new
 
 if TYPE_CHECKING:
     from orchestrator.trust.checkpoints import NoteVerifier
@@ -88,13 +87,7 @@ def export(
     if str(file) == "-":
         sys.stdout.buffer.write(data)
         return
-    try:
-        with file.open("xb") as opened:
-            opened.write(data)
-    except FileExistsError:
-        raise LocalFailure(
-            "A file is there already", f"{file}: not overwritten; choose another name"
-        ) from None
+    write_new(file, data)
     out.result(
         {"file": str(file), "bytes": len(data)},
         f"wrote {escape(str(file))}; verify it with `sluice audit verify`",

@@ -13,7 +13,7 @@ from orchestrator.cli.client import Client
 from orchestrator.cli.decisions import told
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.failures import Failure, LocalFailure
-from orchestrator.cli.output import Output, command, escape, table
+from orchestrator.cli.output import Output, command, escape, table, write_new
 from orchestrator.cli.pictures import instant
 from orchestrator.cli.release_commands import Key, Release
 from orchestrator.domain.errors import Malformed, Reason
@@ -187,11 +187,5 @@ def get(
         data = client.read("releases", release, "evidence", "documents", digest)
     if digest_bytes(data) != digest:
         raise Failure("The document is not what its digest says", digest, exit_code=ExitCode.NOT_IN_ORDER)
-    try:
-        with file.open("xb") as opened:
-            opened.write(data)
-    except FileExistsError:
-        raise LocalFailure(
-            "A file is there already", f"{file}: not overwritten; choose another name"
-        ) from None
+    write_new(file, data)
     out.result({"file": str(file), "bytes": len(data), "digest": digest}, f"wrote {escape(str(file))}")

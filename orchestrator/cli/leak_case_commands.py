@@ -22,8 +22,8 @@ from orchestrator.cli.leak_cases import (
     verdict_of,
     without_our_names,
 )
-from orchestrator.cli.leak_commands import KeyFile, app, key_of, show_verdict, signature_from
-from orchestrator.cli.output import Output, command, escape
+from orchestrator.cli.leak_commands import KeyFile, app, end_with_verdict, key_of, signature_from
+from orchestrator.cli.output import Output, command, escape, write_new
 from orchestrator.cli.release_commands import Release
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def export(
     with Client() as client:
         found, verdict, statement = _evidence(client, release, incident)
     case = case_of(release, found, verdict, statement)
-    _write_new(to, json.dumps(case, indent=2, ensure_ascii=False) + "\n")
+    write_new(to, json.dumps(case, indent=2, ensure_ascii=False) + "\n")
     out.result(
         {"file": str(to), "expected": case["expected"], "responses": len(case["responses"])},
         f"{escape(str(to))}: {len(case['responses'])} answers, expected of a repetition: {case['expected'].replace('_', ' ')}",
@@ -125,7 +125,7 @@ def compare(
     save: Annotated[Path | None, typer.Option(help="Write the whole verdict here.")] = None,
 ) -> None:
     """Compare every weight (tier 3), where the reference lies. Required before anybody is accused. Exit codes as `scan`."""
-    from artifacts.leaks import Outcome, compare_whole
+    from artifacts.leaks import compare_whole
 
     with out.status(f"comparing {suspect} with {reference}"):
         found = compare_whole(
@@ -134,13 +134,7 @@ def compare(
             _files(reference),
             parents={path.name: _files(path) for path in parent or []},
         )
-    if save is not None:
-        save.write_bytes(found.to_bytes())
-    show_verdict(out, found)
-    if found.outcome in {Outcome.MATCH, Outcome.PARTIAL}:
-        raise typer.Exit(ExitCode.NOT_IN_ORDER)
-    if found.outcome is Outcome.INCONCLUSIVE:
-        raise typer.Exit(ExitCode.INCONCLUSIVE)
+    end_with_verdict(out, found, save)
 
 
 @command(app, "unseal")
@@ -209,7 +203,7 @@ def takedown(
     }
     files["notice.txt"] = notice(organisation, found, statement, sorted(files))
     for name, text in files.items():
-        _write_new(to / name, text)
+        write_new(to / name, text)
     out.result(
         {"folder": str(to), "files": sorted(files), "sent": False},
         f"{escape(str(to))}: {', '.join(sorted(files))}",
@@ -219,13 +213,3 @@ def takedown(
 
 def _files(place: Path) -> list[Path]:
     return sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-
-
-def _write_new(path: Path, text: str) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise LocalFailure(
-            "A file is there already", f"{path}: not overwritten; choose another name"
-        ) from None

@@ -15,7 +15,7 @@ import typer
 from orchestrator.cli.config import read_secret, write_secret
 from orchestrator.cli.exit_codes import ExitCode
 from orchestrator.cli.failures import LocalFailure
-from orchestrator.cli.output import Output, command, escape, table
+from orchestrator.cli.output import Output, command, escape, table, write_new
 from orchestrator.cli.transfer import size_words
 
 if TYPE_CHECKING:
@@ -68,11 +68,7 @@ def signature(
             builder.finish_file(file.path)
     made = builder.finish()
     data = (made.as_public_parent() if parent else made).to_bytes()
-    try:
-        with to.open("xb") as written:
-            written.write(data)
-    except FileExistsError:
-        raise LocalFailure("A file is there already", f"{to}: not overwritten; choose another name") from None
+    write_new(to, data)
     document = {
         "file": str(to),
         "artifact": artifact,
@@ -120,7 +116,6 @@ def scan(
         AddressPolicy,
         HubOptions,
         ObjectStoreOptions,
-        Outcome,
         ReferenceSet,
         ScanLimits,
     )
@@ -138,6 +133,17 @@ def scan(
             hub=HubOptions(endpoint=endpoint),
             objects=ObjectStoreOptions(endpoint=s3_endpoint, region=s3_region, anonymous=s3_anonymous),
         )
+    end_with_verdict(out, found, save)
+
+
+def end_with_verdict(out: Output, found: Verdict, save: Path | None) -> None:
+    """Keep a verdict where that was asked for, show it, and end with the exit code that says it.
+
+    Raises:
+        typer.Exit: it is a match, of all or a part, or nothing can be said.
+    """
+    from artifacts.leaks import Outcome
+
     if save is not None:
         save.write_bytes(found.to_bytes())
     show_verdict(out, found)

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -22,7 +23,7 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from orchestrator.cli.exit_codes import ExitCode
-from orchestrator.cli.failures import Failure, failure_of
+from orchestrator.cli.failures import Failure, LocalFailure, failure_of
 from orchestrator.domain.errors import Reason
 
 _JSON = Annotated[
@@ -108,6 +109,21 @@ def _console(*, stderr: bool = False) -> Console:
     """A console that wraps for people and never for a pipe, so that `grep` finds whole lines."""
     console = Console(stderr=stderr, highlight=False)
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+
+
+def write_new(path: Path, data: bytes | str) -> None:
+    """Write what a command made to a file that is not there yet.
+
+    Raises:
+        LocalFailure: it is there already; it is left as it is.
+    """
+    try:
+        with path.open("xb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+    except FileExistsError:
+        raise LocalFailure(
+            "A file is there already", f"{path}: not overwritten; choose another name"
+        ) from None
 
 
 def escape(text: object) -> str:

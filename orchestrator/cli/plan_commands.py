@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 
 from orchestrator.cli.exit_codes import ExitCode
-from orchestrator.cli.failures import LocalFailure, NotInOrder
-from orchestrator.cli.output import Output, command, escape, table
+from orchestrator.cli.failures import NotInOrder
+from orchestrator.cli.output import Output, command, escape, table, write_new
 from orchestrator.domain.plan import HandOut, Plan, Step
 from orchestrator.domain.stage import audience_words
 from orchestrator.domain.values import format_duration
@@ -199,13 +199,7 @@ def new(
         else:
             sys.stdout.write(text)
         return
-    try:
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(text)
-    except FileExistsError:
-        raise LocalFailure(
-            "A file is there already", f"{file}: not overwritten; choose another name"
-        ) from None
+    write_new(file, text)
     out.result(
         {"template": chosen.name, "file": str(file)},
         f"wrote {escape(str(file))} from {chosen.name}: put in your people and recipients, then run\n  sluice plan check {escape(str(file))}",
