@@ -6,12 +6,11 @@ They lie in one file, wrapped by the key provider: without the key-encryption ke
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from activities.key_files import write_once, write_over
 from artifacts.custody.base import KeyProvider, WrappedKey, wrapping_context
 from artifacts.custody.errors import SecondLockPending
 from artifacts.custody.second_lock import LockRequest
@@ -110,13 +109,7 @@ def rewrap_file(path: Path, provider: KeyProvider) -> None:
         raise KeyProviderError(
             f"custody keys {path}: damaged ({type(error).__name__}); restore the file"
         ) from None
-    temporary = path.with_suffix(f".{secrets.token_hex(8)}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(json.dumps(stored, indent=1).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_over(path, json.dumps(stored, indent=1).encode())
 
 
 def _check_format(found: object) -> None:
@@ -133,18 +126,7 @@ def _make(path: Path, provider: KeyProvider, origin: str) -> None:
     }
     wrapped = {name: str(provider.wrap(secret, _CONTEXT)) for name, secret in own.items()}
     data = json.dumps({"format": _FORMAT, "origin": origin, **wrapped}, indent=1).encode()
-    temporary = path.with_suffix(f".{secrets.token_hex(8)}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)  # whoever is first stays: two workers may start at once
-    except FileExistsError:
-        return
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_once(path, data)
 
 
 def _unwrap_all(provider: KeyProvider, wrapped: Mapping[str, str]) -> dict[str, bytes]:

@@ -10,12 +10,11 @@ import binascii
 import hashlib
 import hmac
 import json
-import os
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from activities.key_files import write_once
 from artifacts.errors import KeyProviderError
 from artifacts.keys import HybridIdentity
 from artifacts.leaks.sealed import monitor_identity, monitor_keygen
@@ -81,15 +80,4 @@ def _make(path: Path) -> None:
         "identity": monitor_keygen().identity,
         "verdicts": base64.b64encode(PrivateKey.generate().seed()).decode(),
     }
-    temporary = path.with_suffix(f".{secrets.token_hex(8)}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(json.dumps(own, indent=1).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)  # whoever is first stays: two workers may start at once
-    except FileExistsError:
-        return
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_once(path, json.dumps(own, indent=1).encode() + b"\n")
