@@ -11,29 +11,21 @@ from temporalio.client import (
     Client,
     Schedule,
     ScheduleActionStartWorkflow,
-    ScheduleAlreadyRunningError,
     ScheduleIntervalSpec,
     ScheduleOverlapPolicy,
     SchedulePolicy,
     ScheduleSpec,
-    ScheduleUpdate,
-    ScheduleUpdateInput,
 )
-from temporalio.service import RPCError, RPCStatusCode
 
+from activities.scheduling import have, have_none
 from orchestrator.contracts import names
 from orchestrator.contracts.messages import SweepHub
 
 
 async def keep_schedule(client: Client, every: timedelta | None) -> None:
     """Have the schedule with that interval, or have none; safe to repeat, and by two workers at once."""
-    handle = client.get_schedule_handle(names.HUB_SCHEDULE_ID)
     if every is None:
-        try:
-            await handle.delete()
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
+        await have_none(client, names.HUB_SCHEDULE_ID)
         return
     wanted = Schedule(
         action=ScheduleActionStartWorkflow(
@@ -46,12 +38,4 @@ async def keep_schedule(client: Client, every: timedelta | None) -> None:
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)]),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(minutes=1)),
     )
-
-    def changed(given: ScheduleUpdateInput) -> ScheduleUpdate | None:
-        same = given.description.schedule.spec.intervals == wanted.spec.intervals
-        return None if same else ScheduleUpdate(schedule=wanted)
-
-    try:
-        await client.create_schedule(names.HUB_SCHEDULE_ID, wanted, trigger_immediately=True)
-    except ScheduleAlreadyRunningError:
-        await handle.update(changed)
+    await have(client, names.HUB_SCHEDULE_ID, wanted)

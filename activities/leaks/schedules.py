@@ -17,16 +17,14 @@ from temporalio.client import (
     Client,
     Schedule,
     ScheduleActionStartWorkflow,
-    ScheduleAlreadyRunningError,
     ScheduleIntervalSpec,
     ScheduleOverlapPolicy,
     SchedulePolicy,
     ScheduleSpec,
-    ScheduleUpdate,
-    ScheduleUpdateInput,
 )
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
+from activities.scheduling import have, have_none
 from orchestrator.contracts import names
 from orchestrator.contracts.leak_messages import SweepInput
 from orchestrator.domain.errors import NotFound, SluiceError
@@ -110,28 +108,14 @@ class Schedules:
     async def ensure(self, release: str, *, wanted: bool) -> None:
         """Have the schedule of a release, or have none; safe to repeat."""
         schedule_id = names.leak_schedule_id(release)
-        handle = self.client.get_schedule_handle(schedule_id)
         if not wanted:
             self._made.discard(release)
-            try:
-                await handle.delete()
+            if await have_none(self.client, schedule_id):
                 _log.info("nothing is withheld any more; the sweeps end", release=release)
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise
             return
         self._made.add(release)
-        schedule = self._schedule(release)
-        try:
-            await self.client.create_schedule(schedule_id, schedule, trigger_immediately=True)
+        if await have(self.client, schedule_id, self._schedule(release)):
             _log.info("sweeps begin", release=release)
-        except ScheduleAlreadyRunningError:
-            await handle.update(lambda given: self._changed_schedule(given, schedule))
-
-    def _changed_schedule(self, given: ScheduleUpdateInput, wanted: Schedule) -> ScheduleUpdate | None:
-        if given.description.schedule.spec.intervals == wanted.spec.intervals:
-            return None
-        return ScheduleUpdate(schedule=wanted)
 
     def _schedule(self, release: str) -> Schedule:
         start = SweepInput(release=release, most_scans=self.most_scans, at_once=self.at_once)
