@@ -12,16 +12,14 @@ from typing import Any
 from sqlalchemy import Engine
 from temporalio import activity
 from temporalio.client import Client, WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError, RPCStatusCode
 
 from activities.errors import at_the_edge
+from activities.updating import carry_out, refusal
 from artifacts.manifest import parse_manifest
 from orchestrator.contracts import names
-from orchestrator.contracts.messages import BindRequest, CommandMessage, Outcome
+from orchestrator.contracts.messages import BindRequest, Outcome
 from orchestrator.domain.commands import Actor, KeyShares, RegisterArtifact
-from orchestrator.domain.errors import NotFound, Unavailable
-from orchestrator.domain.values import digest
+from orchestrator.domain.errors import NotFound
 from orchestrator.records import artifacts, principals
 from orchestrator.records.database import reading
 
@@ -50,22 +48,11 @@ class BindingActivities:
             ApplicationError: the release refused (its code and reasons), or is not there: not retried.
         """
         with at_the_edge():
-            command = self._command(request)
-            handle = self._client.get_workflow_handle(names.release_workflow_id(request.release))
+            gone = NotFound(f"there is no release {request.release} that takes commands")
             try:
-                outcome: Outcome = await handle.execute_update(
-                    names.UPDATE_COMMAND,
-                    CommandMessage(command=command),
-                    id=f"{command.command_id}~{digest(command).removeprefix('sha256:')[:16]}",
-                    result_type=Outcome,
-                )
+                return await carry_out(self._client, request.release, self._command(request), gone=gone)
             except WorkflowUpdateFailedError as error:
-                raise _refusal(error) from None
-            except RPCError as error:
-                if error.status is RPCStatusCode.NOT_FOUND:
-                    raise NotFound(f"there is no release {request.release} that takes commands") from None
-                raise Unavailable("the release service cannot be reached") from None
-            return outcome
+                raise refusal(error) from None
 
     def _command(self, request: BindRequest) -> RegisterArtifact:
         with reading(self._engine) as session:
@@ -89,11 +76,3 @@ def key_shares(manifest: bytes, digest: str) -> KeyShares | None:
     """That people hold shares of an artifact's key, as its manifest says."""
     dealt = parse_manifest(manifest, expected_digest=digest.removeprefix("sha256:")).shares
     return None if dealt is None else KeyShares(threshold=dealt.threshold, holders=dealt.names)
-
-
-def _refusal(error: WorkflowUpdateFailedError) -> ApplicationError:
-    cause = error.cause
-    if isinstance(cause, ApplicationError):
-        refused = cause.type not in {None, Unavailable.code}
-        return ApplicationError(cause.message, *cause.details, type=cause.type, non_retryable=refused)
-    return ApplicationError("the command was interrupted", type=Unavailable.code)

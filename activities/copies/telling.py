@@ -14,15 +14,14 @@ from sqlalchemy import Engine
 from temporalio import activity
 from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError, RPCStatusCode
 
 from activities.beating import beating
 from activities.errors import at_the_edge
+from activities.updating import carry_out, refusal
 from artifacts.stores.base import Store
 from orchestrator.contracts import names
-from orchestrator.contracts.messages import AccessApplied, CommandMessage, DeleteRequest, Outcome, TellRequest
+from orchestrator.contracts.messages import AccessApplied, DeleteRequest, Outcome, TellRequest
 from orchestrator.domain.errors import Conflict, NotFound, Unavailable
-from orchestrator.domain.values import digest
 from orchestrator.records import audit, releases
 from orchestrator.records.database import reading, writing
 
@@ -63,24 +62,13 @@ class TellingActivities:
         """
         if self._client is None:
             raise ApplicationError("this worker reaches no release", type=Unavailable.code)
-        command = request.command
         with at_the_edge():
-            handle = self._client.get_workflow_handle(names.release_workflow_id(request.release))
+            gone = NotFound(f"there is no release {request.release} that takes commands")
             try:
-                outcome: Outcome = await handle.execute_update(
-                    names.UPDATE_COMMAND,
-                    CommandMessage(command=command),
-                    # an update that was refused before is asked anew, so the id tells attempts apart
-                    id=f"{command.command_id}~{digest(command).removeprefix('sha256:')[:16]}~{activity.info().attempt}",
-                    result_type=Outcome,
-                )
+                again = activity.info().attempt
+                return await carry_out(self._client, request.release, request.command, gone=gone, again=again)
             except WorkflowUpdateFailedError as error:
-                raise _refusal(error) from None
-            except RPCError as error:
-                if error.status is RPCStatusCode.NOT_FOUND:
-                    raise NotFound(f"there is no release {request.release} that takes commands") from None
-                raise Unavailable("the release service cannot be reached") from None
-            return outcome
+                raise refusal(error, later={"entering"}) from None
 
     @activity.defn(name=names.DELETE_SEALED, no_thread_cancel_exception=True)
     def delete_sealed(self, request: DeleteRequest) -> AccessApplied:
@@ -109,13 +97,3 @@ class TellingActivities:
                     store.delete(info.key)
                     changes.append(f"deleted {info.key}")
             return AccessApplied(changes=[f"{len(changes)} objects of {request.artifact} deleted"])
-
-
-def _refusal(error: WorkflowUpdateFailedError) -> ApplicationError:
-    cause = error.cause
-    if not isinstance(cause, ApplicationError):
-        return ApplicationError("the command was interrupted", type=Unavailable.code)
-    reasons = cause.details[0] if cause.details else []
-    codes = {r.get("code") for r in reasons if isinstance(r, dict)} if isinstance(reasons, list) else set()
-    later = cause.type in {None, Unavailable.code} or "entering" in codes
-    return ApplicationError(cause.message, *cause.details, type=cause.type, non_retryable=not later)

@@ -6,13 +6,11 @@ from typing import Protocol
 
 from temporalio.client import Client, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError, RPCStatusCode
 
-from orchestrator.contracts import names
-from orchestrator.contracts.messages import CommandMessage, Outcome
+from activities.updating import carry_out
+from orchestrator.contracts.messages import Outcome
 from orchestrator.domain.commands import AnyCommand
 from orchestrator.domain.errors import ReleaseEnded, SluiceError, Unavailable, error_by_code
-from orchestrator.domain.values import digest
 
 
 class Commands(Protocol):
@@ -37,23 +35,13 @@ class ReleaseCommands:
 
     async def send(self, release: str, command: AnyCommand) -> Outcome:
         """See `Commands`."""
-        handle = self._client.get_workflow_handle(names.release_workflow_id(release))
+        gone = ReleaseEnded(f"the release {release} takes no commands any more")
         try:
-            outcome: Outcome = await handle.execute_update(
-                names.UPDATE_COMMAND,
-                CommandMessage(command=command),
-                id=f"{command.command_id}~{digest(command).removeprefix('sha256:')[:16]}",
-                result_type=Outcome,
-            )
+            return await carry_out(self._client, release, command, gone=gone)
         except WorkflowUpdateFailedError as error:
             raise _refusal(error) from None
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                raise ReleaseEnded(f"the release {release} takes no commands any more") from None
-            raise Unavailable("the release service cannot be reached") from None
         except WorkflowUpdateRPCTimeoutOrCancelledError:
             raise Unavailable("the release service did not answer in time") from None
-        return outcome
 
 
 def _refusal(error: WorkflowUpdateFailedError) -> SluiceError:

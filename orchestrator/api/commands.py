@@ -26,10 +26,16 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.contracts import names
 from orchestrator.contracts.leak_messages import WholeRequest
-from orchestrator.contracts.messages import CommandMessage, IngestInput, IngestResult, Outcome, ReleaseInput
-from orchestrator.domain.commands import Command, CreateRelease
+from orchestrator.contracts.messages import (
+    CommandMessage,
+    IngestInput,
+    IngestResult,
+    Outcome,
+    ReleaseInput,
+    update_id,
+)
+from orchestrator.domain.commands import CreateRelease
 from orchestrator.domain.errors import Conflict, Reason, ReleaseEnded, SluiceError, Unavailable, error_by_code
-from orchestrator.domain.values import digest
 
 log = structlog.get_logger("sluice.api")
 
@@ -92,15 +98,6 @@ async def _read(operation: WithStartWorkflowOperation[object, str]) -> None:
     with suppress(Exception, asyncio.CancelledError):
         async with asyncio.timeout(0):  # it is there, or it never will be
             await operation.workflow_handle()
-
-
-def update_id(command: Command) -> str:
-    """The ID of the update that carries a command.
-
-    The server answers a known update ID without looking at its argument, within one run. The digest in the ID lets a key that
-    comes back with another command reach the workflow, which refuses it.
-    """
-    return f"{command.command_id}~{digest(command).removeprefix('sha256:')[:16]}"
 
 
 class TemporalGateway:

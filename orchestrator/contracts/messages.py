@@ -6,10 +6,17 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from orchestrator.domain.commands import AnyCommand, CreateRelease, GrantCopy, KeyShares, PartnerReady
+from orchestrator.domain.commands import (
+    AnyCommand,
+    Command,
+    CreateRelease,
+    GrantCopy,
+    KeyShares,
+    PartnerReady,
+)
 from orchestrator.domain.events import AnyEvent
 from orchestrator.domain.state import ReleaseState
-from orchestrator.domain.values import Digest, Frozen, Instant, Line, Name
+from orchestrator.domain.values import Digest, Frozen, Instant, Line, Name, digest
 
 
 class CommandMessage(Frozen):
@@ -19,6 +26,15 @@ class CommandMessage(Frozen):
     if_match: str | None = None
     request_id: str | None = None
     address: str | None = Field(default=None, description="where it came from, for the audit log")
+
+
+def update_id(command: Command) -> str:
+    """The ID of the update that carries a command.
+
+    The server answers a known update ID without looking at its argument, within one run. The digest in the ID lets a key that
+    comes back with another command reach the workflow, which refuses it.
+    """
+    return f"{command.command_id}~{digest(command).removeprefix('sha256:')[:16]}"
 
 
 class Outcome(Frozen):
