@@ -30,8 +30,7 @@ from artifacts.leaks import (
     ScanLimits,
 )
 from artifacts.leaks.watching import Options, Source, SourceError, open_source
-from infra.monitoring import verdict_cipher
-from infra.parts import StoreOpener, records_engine
+from infra.parts import StoreOpener, records_engine, verdict_cipher
 from infra.provision import monitor_keys
 from infra.settings import InvalidSettingError, Settings, read_secret
 

@@ -7,8 +7,7 @@ from typing import Any
 from standardwebhooks import Webhook
 
 from artifacts.leaks import AddressPolicy
-from infra.codec import CodecKeys
-from infra.documents import SealedDocuments
+from infra.parts import verdict_cipher
 from infra.provision import read_monitor_public
 from infra.settings import InvalidSettingError, Settings, read_secret
 
@@ -38,18 +37,6 @@ def leak_parts_of_the_api(settings: Settings) -> dict[str, Any]:
         "monitor_key": monitor_key,
         "outside_monitors": outside_monitors(settings),
     }
-
-
-def verdict_cipher(settings: Settings) -> SealedDocuments:
-    """What verdicts are sealed with.
-
-    Raises:
-        InvalidSettingError: no file of keys is set.
-    """
-    path = settings.effective_verdict_keys_file
-    if path is None:
-        raise InvalidSettingError("SLUICE_VERDICT_KEYS_FILE is not set")
-    return SealedDocuments(CodecKeys.read(path))
 
 
 def outside_monitors(settings: Settings) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -18,6 +19,7 @@ from artifacts.stores.s3 import SharedS3
 from infra.codec import CodecKeys
 from infra.documents import SealedDocuments
 from infra.settings import InvalidSettingError, Settings, read_secret
+from infra.settings_parts.place import PREFIX
 from orchestrator.api.deps import ManifestFacts
 from orchestrator.domain.commands import KeyShares
 from orchestrator.domain.errors import Malformed, Reason
@@ -155,7 +157,19 @@ def document_cipher(settings: Settings) -> SealedDocuments:
     Raises:
         InvalidSettingError: no file of keys is set.
     """
-    path = settings.effective_document_keys_file
+    return _cipher(settings.effective_document_keys_file, "document_keys_file")
+
+
+def verdict_cipher(settings: Settings) -> SealedDocuments:
+    """What verdicts are sealed with.
+
+    Raises:
+        InvalidSettingError: no file of keys is set.
+    """
+    return _cipher(settings.effective_verdict_keys_file, "verdict_keys_file")
+
+
+def _cipher(path: Path | None, setting: str) -> SealedDocuments:
     if path is None:
-        raise InvalidSettingError("SLUICE_DOCUMENT_KEYS_FILE is not set")
+        raise InvalidSettingError(f"{PREFIX}{setting.upper()} is not set")
     return SealedDocuments(CodecKeys.read(path))

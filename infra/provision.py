@@ -17,12 +17,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import Engine
 
 from activities.custody.keys import CustodyKeys, CustodyPublic, load_or_make
 from activities.custody.memory import CustodyMemory
@@ -35,6 +38,7 @@ from artifacts.custody.local import InsecureUnprotectedKeyring, LocalKeyring
 from artifacts.custody.openbao import OpenBaoTransit
 from artifacts.signing import SigningKey
 from infra.codec import write_new_keys
+from infra.parts import records_engine
 from infra.settings import InvalidSettingError, Settings, read_secret
 from infra.settings_parts.custody import KeyProvider as Kind
 
@@ -178,6 +182,28 @@ async def keys_when_approved(
                 tell(why=str(pending))
                 told = asked
             await asyncio.sleep(seconds)
+
+
+@contextmanager
+def opened_custody(settings: Settings) -> Iterator[tuple[Engine, CustodyMemory, KeyProvider, CustodyKeys]]:
+    """What custody is made of, for its operator on custody's machine: records, memory, key service, keys. All are closed at the end.
+
+    Whoever has to approve first is named on the error stream.
+    """
+    engine = records_engine(settings)
+    provider = key_provider(settings)
+    memory = custody_memory(settings)
+    try:
+        keys = asyncio.run(keys_when_approved(settings, provider, _say))
+        yield engine, memory, provider, keys
+    finally:
+        memory.close()
+        provider.close()
+        engine.dispose()
+
+
+def _say(*, why: str) -> None:
+    print(why, file=sys.stderr, flush=True)
 
 
 def _write_public(path: Path, value: dict[str, str]) -> None:

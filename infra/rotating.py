@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from datetime import UTC, datetime
 from functools import partial
 
 from activities.custody.keys import rewrap_file
 from activities.custody.opening import Custody
-from infra.parts import records_engine
-from infra.provision import custody_memory, key_provider, keys_when_approved
+from infra.provision import opened_custody
 from infra.settings import Role, Settings
 
 
@@ -27,20 +24,8 @@ def rotate_kek(settings: Settings, by: str, *, resume: bool) -> tuple[int, int]:
         SettingsError: these settings are not custody's.
     """
     settings.for_role(Role.CUSTODY)
-    engine = records_engine(settings)
-    provider = key_provider(settings)
-    memory = custody_memory(settings)
-    try:
-        keys = asyncio.run(keys_when_approved(settings, provider, _say))
+    with opened_custody(settings) as (engine, memory, provider, keys):
         custody = Custody(engine, memory, provider, keys, partial(datetime.now, UTC))
         done = custody.rotate(resume=resume, by=by)
         rewrap_file(settings.effective_custody_keys_file, provider)
         return done
-    finally:
-        memory.close()
-        provider.close()
-        engine.dispose()
-
-
-def _say(*, why: str) -> None:
-    print(why, file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from activities.copies.sealing import CopyPlaces
 from activities.copies.tracing import Traced, TracingCustody
 from activities.leaks.sending import ReleaseCommands
 from infra.parts import StoreOpener, records_engine
-from infra.provision import custody_memory, key_provider, keys_when_approved
+from infra.provision import opened_custody
 from infra.settings import Role, Settings
 from infra.temporal import connect
 from orchestrator.domain.leaks import traced, traced_incident
@@ -29,15 +28,12 @@ def trace(settings: Settings, release: str, component: str, suspect: list[Path],
         SettingsError: these settings are not custody's.
     """
     settings.for_role(Role.CUSTODY)
-    engine = records_engine(settings)
-    provider = key_provider(settings)
-    memory = custody_memory(settings)
-    try:
+    with opened_custody(settings) as (engine, memory, provider, keys):
         custody = TracingCustody(
             engine,
             memory,
             provider,
-            asyncio.run(keys_when_approved(settings, provider, _say)),
+            keys,
             partial(datetime.now, UTC),
             signed_only=settings.custody_signed_only,
             places=CopyPlaces(
@@ -47,14 +43,6 @@ def trace(settings: Settings, release: str, component: str, suspect: list[Path],
             ),
         )
         return custody.trace(release, suspect, component, by)
-    finally:
-        memory.close()
-        provider.close()
-        engine.dispose()
-
-
-def _say(*, why: str) -> None:
-    print(why, file=sys.stderr, flush=True)
 
 
 def tell(
