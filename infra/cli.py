@@ -228,7 +228,10 @@ def migrate_command(dev: _Dev = False) -> None:
 @app.command("doctor")
 def doctor_command(
     role: Annotated[
-        str, typer.Option(help="As which process: api, worker-releases, worker-custody, …")
+        str,
+        typer.Option(
+            help="As which process: api, worker-releases, worker-custody, …; stack: all of one machine."
+        ),
     ] = "api",
     dev: _Dev = False,
     data_dir: _DataDir = None,

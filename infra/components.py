@@ -23,6 +23,9 @@ from infra.temporal import prepare_namespace, settle_at_exit
 #: Build id of the one machine's release worker: always the same, since no worker of an older build is kept.
 ONE_MACHINE_BUILD = "one-machine"
 
+#: Seconds that a process may take to become ready: on a busy machine, ended half-way, it would never come.
+_START_S = 150.0
+
 #: Dynamic configuration of the embedded server: clocks fire within 0.1 s instead of 1 s, no rate limit below what the machine can do.
 _DYNAMIC_CONFIG = (
     'history.timerProcessorMaxTimeShift="100ms"',
@@ -90,6 +93,7 @@ def python_component(role: Role, **more: Any) -> Component:
         name=role.value,
         command=lambda _site: [sys.executable, "-m", "infra.run", role.value],
         environment=environment,
+        start_seconds=_START_S,
         **more,
     )
 
@@ -175,13 +179,23 @@ def prepare(settings: Settings) -> None:
     provision_dev(settings)
 
 
-def one_machine(settings: Settings, *, any_port: bool = True, ui: bool = False) -> Stack:
+def one_machine(
+    settings: Settings, *, any_port: bool = True, ui: bool = False, patience: float = 90.0
+) -> Stack:
     """Build the stack of one machine, not started yet; use it with `async with`.
 
     Args:
         settings: Data folder, dev mode, wished ports.
         any_port: Free ports instead of the wished ones, so that several stacks can run side by side.
         ui: Serve Temporal's own pages too.
+        patience: Seconds that the start may take.
     """
     prepare(settings)
-    return Stack(settings, components(settings, ui=ui), resolve=resolve, urls=urls, any_port=any_port)
+    return Stack(
+        settings,
+        components(settings, ui=ui),
+        resolve=resolve,
+        urls=urls,
+        any_port=any_port,
+        patience=patience,
+    )

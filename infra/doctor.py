@@ -183,6 +183,12 @@ def _database(seen: Examination, settings: Settings) -> None:
     with seen.trying("database", "check SLUICE_DATABASE_URL, the password's file, and that the server runs"):
         engine = records_engine(settings)
         try:
+            # before it is connected to: that would make the file
+            if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
+                seen.note(
+                    "database", "problem", f"{engine.url.database} is not there", "run `sluice migrate`"
+                )
+                return
             with engine.connect():
                 pass
             _reached(seen, engine, settings)
@@ -204,9 +210,6 @@ def _reached(seen: Examination, engine: Engine, settings: Settings) -> None:
     from orchestrator.records.database import reading
     from orchestrator.records.migrate import drift, newest, schema
 
-    if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
-        seen.note("database", "problem", f"{engine.url.database} is not there", "run `sluice migrate`")
-        return
     with reading(engine) as session:
         if engine.dialect.name == "postgresql":
             version = int(session.execute(text("SHOW server_version_num")).scalar_one())
@@ -328,6 +331,11 @@ def _store(seen: Examination, settings: Settings, role: Role = Role.STACK) -> No
     from infra.parts import StoreOpener
 
     do = "check SLUICE_STORE_URI, the endpoint, the credentials and their rights on the bucket"
+    folder = settings.effective_store_uri.removeprefix("dir:")
+    if folder != settings.effective_store_uri and not Path(folder).exists():
+        told = "nothing to do if nothing was stored yet; else mount it, or correct SLUICE_STORE_URI"
+        seen.note("store", "warning", f"{folder} is not there; it is made by the first that stores", told)
+        return
     with seen.trying("store", do), StoreOpener(settings)(settings.effective_store_uri) as store:
         next(iter(store.list()), None)
         features = store.features()

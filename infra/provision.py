@@ -36,6 +36,7 @@ from artifacts.custody.base import KeyProvider
 from artifacts.custody.errors import SecondLockPending
 from artifacts.custody.local import InsecureUnprotectedKeyring, LocalKeyring
 from artifacts.custody.openbao import OpenBaoTransit
+from artifacts.errors import KeyProviderError
 from artifacts.signing import SigningKey
 from infra.codec import write_new_keys
 from infra.parts import records_engine
@@ -143,6 +144,11 @@ def key_provider(settings: Settings, *, make: bool = False) -> KeyProvider:
             if make and not file.exists():
                 file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 LocalKeyring.create(file, passphrase)
+            if not file.exists():
+                raise KeyProviderError(
+                    f"there is no keyring at {file}: put it back from its backup; before the first start, make one with "
+                    "`sluice prepare keyring`"
+                )
             return LocalKeyring.open(file, passphrase)
 
 

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 import structlog
 
+from artifacts.errors import KeyProviderError
 from infra.codec import CodecError
 from infra.logs import configure_logging
 from infra.roots import ROOTS
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.warning("dev mode: insecure settings are allowed; never with weights that matter")
     try:
         asyncio.run(_until_told(settings, role))
-    except (TemporalError, CodecError, SettingsError, ConnectionError) as error:
+    except (TemporalError, CodecError, SettingsError, KeyProviderError, ConnectionError) as error:
         log.error("can't run", reason=str(error))  # noqa: TRY400 - the reason says it all
         return 3
     return 0

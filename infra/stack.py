@@ -54,11 +54,14 @@ __all__ = [
 
 log = structlog.get_logger("stack")
 
+#: Seconds that a start may take, on a busy machine too.
+_PATIENCE_S = 300.0
+
 
 def up(
     settings: Settings,
     *,
-    patience: float = 300.0,
+    patience: float = _PATIENCE_S,
     on_change: Callable[[StackState], None] = lambda _state: None,
 ) -> StackState:
     """Start the stack in the background and wait until it is ready.
@@ -139,7 +142,8 @@ async def supervise(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    stack = one_machine(settings, any_port=False, ui=settings.temporal_ui)
+    # less than `up` waits, so that it hears which component it was
+    stack = one_machine(settings, any_port=False, ui=settings.temporal_ui, patience=_PATIENCE_S - 30)
     starting = asyncio.create_task(stack.start())
     stopping = asyncio.create_task(stop.wait())
     try:

@@ -1,6 +1,7 @@
 """`sluice prepare …`: what stands before the first start of a deployment. Each step is safe to repeat and says what it made.
 
 sluice prepare secrets FOLDER    every secret, each in a file of its own
+sluice prepare keyring           the local keyring, where no key service is used
 sluice prepare postgres          users and databases
 sluice prepare openbao           the transit engine, the derived key, a policy, custody's token
 sluice prepare store             the bucket
@@ -33,6 +34,29 @@ def secrets_command(
     from infra.preparing.secrets import OPENBAO_NAMES, new_secrets
 
     _say(new_secrets(folder, openbao_names=name or OPENBAO_NAMES))
+
+
+@app.command("keyring")
+def keyring_command() -> None:
+    """Make the local keyring of `SLUICE_KEYRING_FILE` under the passphrase of `SLUICE_KEYRING_PASSPHRASE_FILE`; one that is there is only opened."""
+    from artifacts.errors import KeyProviderError
+    from infra.provision import key_provider
+    from infra.settings import SettingsError, load_settings
+    from infra.settings_parts.custody import KeyProvider
+
+    try:
+        settings = load_settings()
+        if settings.key_provider is not KeyProvider.LOCAL:
+            _fail(f"the key provider is {settings.key_provider.value}; a keyring is for `local` alone")
+        if settings.keyring_passphrase_file is None:
+            _fail("SLUICE_KEYRING_PASSPHRASE_FILE is not set; `sluice prepare secrets` makes a passphrase")
+        file = settings.effective_keyring_file
+        there = file.exists()
+        key_provider(settings, make=True)
+    except (KeyProviderError, SettingsError, OSError) as error:
+        _fail(str(error))
+    else:
+        _say([] if there else [str(file)])
 
 
 @app.command("postgres")

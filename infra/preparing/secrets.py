@@ -3,6 +3,7 @@
     codec.keys · document.keys            what Temporal's payloads and the evidence texts are encrypted with
     verdict.keys · webhook.keys           what verdicts on suspects, and secrets of webhooks, are encrypted with
     transfer.key · model-signing.pem      sign manifests of what transfer workers seal, and plaintext published at `open`
+    keyring.passphrase                    of the local keyring, where no key service is used
     postgres-admin.password               of the database server's own administrator; only `sluice prepare postgres` reads it
     postgres-records.password             of the user that owns the records
     postgres-custody.password             of custody's user: reads the records, writes its own leaves and envelopes, owns custody's database
@@ -59,6 +60,7 @@ def new_secrets(folder: Path, *, openbao_names: Iterable[str] = OPENBAO_NAMES) -
         "webhook.keys": write_new_keys,
         "transfer.key": lambda path: write_private(path, _line(SigningKey.generate().secret_string())),
         "model-signing.pem": lambda path: write_private(path, new_pem()),
+        "keyring.passphrase": lambda path: write_private(path, _line(secrets.token_urlsafe(32))),
         "none": lambda path: write_private(path, b""),
         "openbao.seal": lambda path: write_private(path, secrets.token_bytes(32)),
         "s3.credentials": lambda path: write_private(path, s3_credentials("sluice", secrets.token_hex(20))),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from infra.doctor import Examination, _database, _disk, _skew, examine
+from infra.doctor import Examination, _database, _disk, _skew, _store, examine
 from infra.provision import provision_dev
 from infra.settings import Role, Settings
 from orchestrator.records import database
@@ -28,6 +28,7 @@ def whole(tmp_path, temporal_server, **more):
         **more,
     )
     settings.data_dir.mkdir(mode=0o700)
+    (settings.data_dir / "store").mkdir(mode=0o700)
     provision_dev(settings)
     migrate(f"sqlite:///{settings.data_dir / 'records.db'}")
     return settings
@@ -105,6 +106,17 @@ def test_a_database_that_does_not_answer(tmp_path):
     url = f"postgresql://nobody@127.0.0.1:{free_port()}/x"
     _database(seen, Settings(dev=True, data_dir=tmp_path, database_url=url))
     assert "does not answer" in problems(seen)["database"].found
+
+
+def test_before_the_first_start_it_says_what_to_run_and_makes_nothing(tmp_path):
+    settings = Settings(dev=True, data_dir=tmp_path)
+    seen = Examination()
+    _database(seen, settings)
+    _store(seen, settings)
+    assert "is not there" in problems(seen)["database"].found
+    assert "sluice migrate" in problems(seen)["database"].do
+    assert [f.level for f in seen.findings if f.check == "store"] == ["warning"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

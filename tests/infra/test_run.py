@@ -37,3 +37,29 @@ def test_a_process_that_does_not_end_in_time_is_ended_and_says_so(tmp_path) -> N
         said = process.stdout.read()
         assert process.wait(20) == 4, said
         assert "did not end in time" in said
+
+
+WITHOUT_KEYS = """
+import infra.run as run
+from artifacts.errors import KeyProviderError
+from infra.settings import Role
+
+async def none(settings, stop):
+    raise KeyProviderError("there is no keyring")
+
+run.ROOTS[Role.CUSTODY] = none
+run.leave(run.main(["worker-custody", "--dev"]))
+"""
+
+
+def test_custody_without_its_key_service_says_so_without_a_stack_trace(tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_KEYS],
+        env=os.environ | {"SLUICE_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "there is no keyring" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
