@@ -179,7 +179,7 @@ def trace_command(
             typer.echo(dumps({**report, "entry": traced.entry}))
         else:
             _show_trace(report, traced.entry)
-        if report["accused"] and not only_trace:
+        if (report["accused"] or incident is not None) and not only_trace:
             from orchestrator.domain.errors import SluiceError
 
             try:
@@ -188,7 +188,8 @@ def trace_command(
                 told = "; ".join([error.detail, *(reason.message for reason in error.reasons)])
                 typer.echo(f"the release was not told: {told}. The report stands in the log.", err=True)
             else:
-                typer.echo(f"incident {about}: confirmed, of {', '.join(partners) or 'no partner'}", err=True)
+                judged = f"confirmed, of {', '.join(partners)}" if partners else "traced, nobody is accused"
+                typer.echo(f"incident {about}: {judged}", err=True)
     if report["accused"]:
         raise typer.Exit(1)
     if report["not_compared"]:

@@ -17,6 +17,7 @@ from activities.leaks.judging import Judging
 from activities.leaks.parents import Parents
 from activities.leaks.polling import Polling, ReportQueue
 from activities.leaks.references import References
+from activities.leaks.sampling import Sampling, trace_limits
 from activities.leaks.schedules import Schedules
 from activities.leaks.sealed_files import SealedFiles
 from activities.leaks.sending import ReleaseCommands
@@ -31,7 +32,7 @@ from artifacts.leaks import (
 )
 from artifacts.leaks.watching import Options, Source, SourceError, open_source
 from infra.parts import StoreOpener, records_engine, verdict_cipher
-from infra.provision import monitor_keys
+from infra.provision import monitor_keys, read_custody_public
 from infra.settings import InvalidSettingError, Settings, read_secret
 
 _KIND_OF = {"reports": "reports", "outside-monitors": "monitors", "torrents": "torrents"}
@@ -191,6 +192,13 @@ def leak_worker(settings: Settings, client: Client) -> LeakWorker:
         parents=Parents(engine, keys, StoreOpener(settings)),
         sealed=SealedFiles(engine, keys, StoreOpener(settings)),
         telling=Telling(engine, ReleaseCommands(client), evidence_in(engine, cipher)),
+        sampling=Sampling(
+            judging,
+            StoreOpener(settings),
+            settings.effective_store_uri,
+            lambda: read_custody_public(settings.effective_custody_public_file).recipient,
+            trace_limits(settings.leak_trace_bytes, settings.leak_trace_seconds),
+        ),
         lookback=timedelta(hours=settings.leak_lookback_hours),
         references=settings.leak_reference_dir,
     )

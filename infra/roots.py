@@ -146,6 +146,7 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
     from workflows.hub_sweep import HubSweepWorkflow
     from workflows.ingest import IngestWorkflow
     from workflows.leak_sweep import LeakCheckWorkflow, LeakPrepareWorkflow, LeakSweepWorkflow
+    from workflows.leak_trace import LeakTraceWorkflow
     from workflows.release import ReleaseWorkflow
     from workflows.rotation import RotationWorkflow
 
@@ -171,6 +172,7 @@ async def releases_parts(settings: Settings, client: Client) -> WorkerParts:
             LeakSweepWorkflow,
             LeakCheckWorkflow,
             LeakPrepareWorkflow,
+            LeakTraceWorkflow,
         ),
         max_workflow_tasks=settings.releases_workflow_tasks,
         max_cached_workflows=settings.releases_cached_workflows,
@@ -258,14 +260,22 @@ def _monitor_recipient(settings: Settings) -> str | None:
     return None if known is None else known.recipient
 
 
+def _monitor_verdict_key(settings: Settings) -> str | None:
+    """What the leak monitor's statements are verified with; None while there is no leak monitor."""
+    from infra.provision import read_monitor_public
+
+    known = read_monitor_public(settings.effective_monitor_public_file)
+    return None if known is None else known.verdict_key
+
+
 async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
     """The custody worker: the only process that the key-encryption key opens anything for.
 
     It serves two queues: `custody`, where requests for keys are answered at once, and `copies`, where files are sealed anew.
     """
     from activities.copies.activity import CopyActivities
-    from activities.copies.making import CopyingCustody
     from activities.copies.sealing import CopyPlaces
+    from activities.copies.tracing import TracingCustody
     from activities.custody.activity import CustodyActivities, Watching
     from activities.custody.second_place import open_place
     from infra.parts import StoreOpener, records_engine
@@ -282,7 +292,7 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
         state_dir=settings.effective_copies_state_dir,
         monitor=partial(_monitor_recipient, settings),
     )
-    custody = CopyingCustody(
+    custody = TracingCustody(
         engine,
         memory,
         provider,
@@ -290,6 +300,8 @@ async def custody_parts(settings: Settings, client: Client) -> WorkerParts:
         now,
         signed_only=settings.custody_signed_only,
         places=places_of_copies,
+        monitor_key=partial(_monitor_verdict_key, settings),
+        traces_a_day=settings.custody_traces_a_day,
     )
     copying = CopyActivities(custody)
     places = [open_place(text, now) for text in settings.custody_checkpoint_places]

@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from activities.copies.sealing import CopyPlaces
-from activities.copies.tracing import Traced, TracingCustody
+from activities.copies.tracing import Traced, TracingCustody, as_trace
 from activities.leaks.sending import ReleaseCommands
 from infra.parts import StoreOpener, records_engine
 from infra.provision import opened_custody
 from infra.settings import Role, Settings
 from infra.temporal import connect
+from orchestrator.domain.commands import SERVICE, AnyCommand, ReportTrace
+from orchestrator.domain.deciding import short_id
 from orchestrator.domain.leaks import traced, traced_incident
 from orchestrator.domain.values import digest_bytes
 from orchestrator.records import releases
@@ -63,13 +65,22 @@ def tell(
     finally:
         engine.dispose()
     standing = traced_incident(state, component, incident)
-    commands = traced(state, standing, found.report["accused"], digest_bytes(found.signed))
+    document = digest_bytes(found.signed)
+    judged = traced(state, standing, found.report["accused"], document)
+    commands: list[AnyCommand] = [
+        ReportTrace(
+            command_id=short_id("trace", release, standing.id, document),
+            actor=SERVICE,
+            incident=standing.id,
+            trace=as_trace(found.report, found.signed),
+        ),
+        *judged,
+    ]
 
     async def send() -> None:
         client = await connect(settings, patience=timedelta(seconds=10), identity="trace")
         for command in commands:
             await ReleaseCommands(client).send(release, command)
 
-    if commands:
-        asyncio.run(send())
-    return standing.id, [str(command.partner) for command in commands]
+    asyncio.run(send())
+    return standing.id, [str(command.partner) for command in judged]

@@ -1,7 +1,8 @@
 """One look for everything that a release withholds; a schedule starts it again and again while anything is.
 
     plan -> poll each source (its own lease and cursor) -> tell the release which sources saw
-         -> until nothing is left: sort by listings, scan what has to be scanned, report what was found
+         -> until nothing is left: sort by listings, scan what has to be scanned, report what was found,
+            have traced whose marked copy it is (`leak_trace`)
 
 Short: it ends after so many scans, and the next one goes on. It keeps nothing: candidates, cursors and judgements are in the
 records, so that a sweep that dies loses nothing and one that is doubled does nothing twice.
@@ -71,6 +72,8 @@ class LeakSweepWorkflow:
             await asyncio.gather(*(self._scan(start.release, key, slots) for key in found.scan))
             told = await _do(names.REPORT_SIGHTINGS, msg.ReleaseRequest(release=start.release), msg.Told)
             incidents += told.incidents
+            for wanted in told.traces:
+                await _trace(wanted)
             exact, ruled_out = exact + found.exact, ruled_out + found.ruled_out
             scanned, left = scanned + len(found.scan), found.left
         return result.model_copy(
@@ -136,6 +139,20 @@ async def _prepare(request: msg.PrepareRequest) -> None:
             names.LEAK_PREPARE_WORKFLOW,
             request,
             id=names.leak_prepare_workflow_id(request.what, request.name),
+            task_queue=names.QUEUE_RELEASES,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        )
+    except WorkflowAlreadyStartedError:
+        return
+
+
+async def _trace(request: msg.TraceRequest) -> None:
+    """Have a suspect traced, beside the sweeps; nothing waits for it, and one that is being traced is."""
+    try:
+        await workflow.start_child_workflow(
+            names.LEAK_TRACE_WORKFLOW,
+            request,
+            id=names.leak_trace_workflow_id(request.release, request.incident, request.component),
             task_queue=names.QUEUE_RELEASES,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
         )

@@ -10,10 +10,12 @@ from temporalio import activity
 from activities.beating import Beat, beating
 from activities.copies.making import CopyingCustody
 from activities.copies.sealing import Tell
+from activities.copies.tracing import TracingCustody
 from activities.custody.base import Asked
 from activities.errors import at_the_edge
 from artifacts.progress import Progress
 from orchestrator.contracts import names
+from orchestrator.contracts.leak_messages import TraceAsked
 from orchestrator.contracts.messages import (
     CopiesMade,
     EnvelopeRequest,
@@ -22,10 +24,11 @@ from orchestrator.contracts.messages import (
     Resealed,
     ResealRequest,
 )
+from orchestrator.domain.incident import Trace
 
 
 class CopyActivities:
-    """Activities over one `CopyingCustody`."""
+    """Activities over one `CopyingCustody`; one that traces does so for the leak monitor too."""
 
     def __init__(self, custody: CopyingCustody) -> None:
         self._custody = custody
@@ -33,7 +36,8 @@ class CopyActivities:
     @property
     def long(self) -> list[Callable[..., Any]]:
         """Those that move files, for the queue `copies`."""
-        return [self.make_copies, self.reseal_artifact]
+        found: list[Callable[..., Any]] = [self.make_copies, self.reseal_artifact]
+        return [*found, self.trace_suspect] if isinstance(self._custody, TracingCustody) else found
 
     @property
     def short(self) -> list[Callable[..., Any]]:
@@ -64,6 +68,13 @@ class CopyActivities:
         """Seal one artifact of a standing rotation anew; a retry goes on at the part where it stopped."""
         with at_the_edge(), beating() as beat:
             return self._custody.reseal(request.release, request.rotation, request.artifact, _teller(beat))
+
+    @activity.defn(name=names.TRACE_SUSPECT, no_thread_cancel_exception=True)
+    def trace_suspect(self, asked: TraceAsked) -> Trace:
+        """Trace what the leak monitor read of a suspect that it recognised; every partner's z, signed and in the log."""
+        with at_the_edge(), beating():
+            assert isinstance(self._custody, TracingCustody)
+            return self._custody.trace_sample(asked)
 
     @activity.defn(name=names.RENEW_ENVELOPES, no_thread_cancel_exception=True)
     def renew_envelopes(self, request: RenewRequest) -> EnvelopesRenewed:

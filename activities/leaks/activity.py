@@ -18,6 +18,7 @@ from activities.errors import at_the_edge
 from activities.leaks.judging import Judging
 from activities.leaks.parents import Parents
 from activities.leaks.polling import Polling
+from activities.leaks.sampling import Sampling
 from activities.leaks.sealed_files import PREFIX, SealedFiles
 from activities.leaks.telling import Telling
 from artifacts.leaks.whole import compare_whole
@@ -45,6 +46,7 @@ class LeakParts:
         parents: signs public parents.
         sealed: digests sealed files.
         telling: tells releases.
+        sampling: reads what is traced.
         lookback: how long before an artifact's registration a suspect may have been seen and still is judged.
         references: folder with artifacts' plaintext, one folder an artifact, for tier 3; None: tier 3 is done elsewhere.
     """
@@ -54,6 +56,7 @@ class LeakParts:
     parents: Parents
     sealed: SealedFiles
     telling: Telling
+    sampling: Sampling
     lookback: timedelta
     references: Path | None = None
 
@@ -76,6 +79,9 @@ class LeakActivities:
             self.scan_suspect,
             self.give_up_suspect,
             self.report_sightings,
+            self.take_sample,
+            self.tell_trace,
+            self.drop_sample,
             self.sign_parent,
             self.digest_sealed,
             self.compare_whole,
@@ -139,9 +145,28 @@ class LeakActivities:
         with at_the_edge():
             watched = await asyncio.to_thread(self._watched, request.release)
             told = await self._parts.telling.sightings(sorted(watched))
-            if watched:
-                told += await self._parts.telling.tokens(request.release, min(watched.values()))
-            return msg.Told(incidents=told)
+            if not watched:
+                return told
+            tokens = await self._parts.telling.tokens(request.release, min(watched.values()))
+            return told.model_copy(update={"incidents": [*told.incidents, *tokens]})
+
+    @activity.defn(name=names.TAKE_SAMPLE, no_thread_cancel_exception=True)
+    def take_sample(self, request: msg.TraceRequest) -> msg.SampleTaken:
+        """Read what a budget allows of a recognised suspect, for tracing, and seal it to custody."""
+        with at_the_edge(), beating():
+            return self._parts.sampling.take(request)
+
+    @activity.defn(name=names.TELL_TRACE)
+    async def tell_trace(self, told: msg.TraceTold) -> None:
+        """Write on an incident what tracing its suspect came to, or why it came to nothing."""
+        with at_the_edge():
+            await self._parts.telling.trace(told)
+
+    @activity.defn(name=names.DROP_SAMPLE)
+    def drop_sample(self, sample: msg.SampleTaken) -> None:
+        """Delete a sample that was traced."""
+        with at_the_edge():
+            self._parts.sampling.drop(sample)
 
     @activity.defn(name=names.SIGN_PARENT, no_thread_cancel_exception=True)
     def sign_parent(self, request: msg.PrepareRequest) -> msg.Told:

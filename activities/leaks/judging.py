@@ -133,14 +133,14 @@ class Judging:
             return {}, 0
         beat.check()
         limits = replace(self.limits, max_bytes=self.limits.max_bytes * len(known))
-        if self._readable(suspect):
+        if self.readable(suspect):
             verdicts = scan_each(
                 suspect.target,
                 [r.known for r in known],
                 limits=limits,
                 addresses=self.addresses,
                 hub=self.hub,
-                objects=self._store_of(suspect),
+                objects=self.store_of(suspect),
                 now=self.clock,
             )
         else:
@@ -264,13 +264,13 @@ class Judging:
         known = [r for r in self.references.of(open_ones) if r.looks_for_something]
         return known, suspect, earlier
 
-    def _readable(self, suspect: Suspect) -> bool:
+    def readable(self, suspect: Suspect) -> bool:
         """Paths of this machine are read for sources of this machine alone, never because a stranger named one."""
         return suspect.target.startswith(_REMOTE) or (
             suspect.source in self.local and Path(suspect.target).is_absolute()
         )
 
-    def _store_of(self, suspect: Suspect) -> ObjectStoreOptions:
+    def store_of(self, suspect: Suspect) -> ObjectStoreOptions:
         """How an object is reached: by its bucket's profile, at the address that the source's operator gave."""
         told = suspect.body.get("detail", {})
         return self.objects.of_target(suspect.target, told.get("endpoint"), told.get("region"))

@@ -15,10 +15,20 @@ import structlog
 from sqlalchemy import Engine
 
 from activities.leaks.sending import Commands
-from orchestrator.domain.commands import SERVICE, ReportIncident, ReportMonitor
+from orchestrator.contracts import leak_messages as msg
+from orchestrator.domain.commands import SERVICE, AnyCommand, ReportIncident, ReportMonitor, ReportTrace
 from orchestrator.domain.decide import decide
-from orchestrator.domain.errors import Conflict, ReleaseEnded, SluiceError, Unavailable
-from orchestrator.domain.leaks import Evidence, Sighting, monitored_sources, report_of
+from orchestrator.domain.deciding import short_id
+from orchestrator.domain.errors import Conflict, NotFound, ReleaseEnded, SluiceError, Unavailable
+from orchestrator.domain.leaks import (
+    Evidence,
+    Sighting,
+    monitored_sources,
+    report_of,
+    traceable,
+    traced,
+    whose_copies,
+)
 from orchestrator.domain.state import ReleaseState
 from orchestrator.records import monitors, releases, spreading, suspects
 from orchestrator.records.database import reading, writing
@@ -47,10 +57,11 @@ class Telling:
     evidence: Callable[[str], tuple[tuple[str, ...], bool]]
     clock: Callable[[], datetime] = field(default=_now)
 
-    async def sightings(self, artifacts: list[str]) -> list[str]:
-        """Open the incidents of what was found of these artifacts; `release/incident` of each that stands then."""
+    async def sightings(self, artifacts: list[str]) -> msg.Told:
+        """Open the incidents of what was found of these artifacts; those that stand then, and what of them is to be traced."""
         found = await asyncio.to_thread(self._unreported, artifacts)
         told: list[str] = []
+        traces: list[msg.TraceRequest] = []
         for judgement, suspect in found:
             sighting = await asyncio.to_thread(self._sighting, judgement, suspect)
             states = await asyncio.to_thread(self._carrying, judgement.artifact)
@@ -59,13 +70,44 @@ class Telling:
                 command = report_of(state, sighting)
                 if command is None:
                     continue
-                if await self._open(state, command):
+                if await self._open(state, command) and await self._name(state, command, sighting):
                     told.append(f"{state.release}/{command.incident}")
+                    traces += _to_trace(state, command, sighting)
                 else:
                     complete = False
             if complete:
                 await asyncio.to_thread(self._reported, judgement)
-        return told
+        return msg.Told(incidents=told, traces=traces)
+
+    async def trace(self, told: msg.TraceTold) -> None:
+        """Write on an incident what its trace came to; whoever is accused becomes its partner, and the response table acts.
+
+        Raises:
+            Unavailable: the release does not answer; tell it again.
+        """
+        release, name = told.asked.release, told.asked.incident
+        state = await asyncio.to_thread(self._state, release)
+        incident = state.incidents.get(name)
+        if incident is None or not incident.open:
+            _log.warning("a trace came to an incident that is closed", release=release, incident=name)
+            return
+        accused = [p.partner for p in told.trace.partners if p.suspicion == "accused"]
+        digest = told.trace.report or ""
+        noted = ReportTrace(
+            command_id=short_id("trace", release, name, digest, told.trace.at.isoformat()),
+            actor=SERVICE,
+            incident=name,
+            trace=told.trace,
+        )
+        judged = traced(state, incident, accused, digest) if digest else []
+        commands: list[AnyCommand] = [noted, *judged]
+        for command in commands:
+            try:
+                await self.commands.send(release, command)
+            except (ReleaseEnded, Conflict, NotFound) as error:
+                _log.warning("a trace was not taken", release=release, incident=name, why=error.detail)
+                return
+        _log.warning("a leak was traced", release=release, incident=name, accused=len(accused))
 
     async def tokens(self, release: str, since: datetime) -> list[str]:
         """Open the incidents of honey tokens that were touched since then."""
@@ -172,6 +214,24 @@ class Telling:
         _log.warning("a leak was reported", release=state.release, incident=command.incident)
         return True
 
+    async def _name(self, state: ReleaseState, report: ReportIncident, sighting: Sighting) -> bool:
+        """Name every partner whose own copy was found, where there are several: their grants end one after the other."""
+        for command in whose_copies(state, report, sighting):
+            try:
+                await self.commands.send(state.release, command)
+            except (ReleaseEnded, Conflict, NotFound):
+                return True
+            except Unavailable as error:
+                _log.warning(
+                    "a release could not be told whose copy", release=state.release, why=error.detail
+                )
+                return False
+        return True
+
+    def _state(self, release: str) -> ReleaseState:
+        with reading(self.engine) as session:
+            return releases.load(session, release)
+
     def _reported(self, judgement: Judgement) -> None:
         with writing(self.engine) as session:
             suspects.reported(session, judgement.artifact, judgement.suspect)
@@ -179,3 +239,24 @@ class Telling:
     def _judged(self, judgement: Judgement) -> None:
         with writing(self.engine) as session:
             suspects.judge(session, [judgement])
+
+
+def _to_trace(state: ReleaseState, report: ReportIncident, sighting: Sighting) -> list[msg.TraceRequest]:
+    """What of a sighting is traced: weights that were recognised, not known by their digest, of which marked copies are out."""
+    if (
+        sighting.verdict is None
+        or sighting.artifact is None
+        or sighting.evidence not in {"sketch", "partial"}
+    ):
+        return []
+    return [
+        msg.TraceRequest(
+            release=state.release,
+            incident=report.incident,
+            component=component,
+            suspect=sighting.candidate,
+            artifact=sighting.artifact,
+            verdict=sighting.verdict,
+        )
+        for component in traceable(state, report.components)
+    ]

@@ -180,6 +180,19 @@ def scan_each(
     return out
 
 
+def headers_of(target: Target, references: ReferenceSet) -> Suspect:
+    """What the headers of a target's weight files say: those files that a scan looks into.
+
+    Raises:
+        UnreadableError: there is nothing that looks like weights, or nothing of it can be read.
+    """
+    held = _Opened(target)
+    suspect = held.headers(references)
+    if not suspect.tensors and held.unread:
+        raise UnreadableError("; ".join(held.unread))
+    return suspect
+
+
 def _public_name(target: str | Path) -> str:
     return str(target).split("?", 1)[0].split("#", 1)[0]
 

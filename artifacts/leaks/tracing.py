@@ -9,7 +9,7 @@ partner, standard normal for an innocent one. **Accuse at z >= 8** (a thousand p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -117,11 +117,12 @@ def _gain(numerator: F32, denominator: F32) -> F32:
 
 
 def trace_files(
-    suspect: Sequence[Path],
+    suspect: Sequence[Path | ByteSource],
     reference: Sequence[Path | ByteSource],
     key: MarkKey,
     artifact: str,
     partners: Sequence[str],
+    only: Collection[str] | None = None,
 ) -> TraceReport:
     """Trace a suspect's files against the unmarked reference, in the place that holds it.
 
@@ -133,6 +134,7 @@ def trace_files(
         key: of the artifact's marks.
         artifact: id under which the copies were marked.
         partners: everyone who was given a marked copy.
+        only: names of the artifact's matrices among which the suspect's are, where that is known: the others are not read.
 
     Raises:
         UnreadableError: if a file cannot be read.
@@ -140,6 +142,8 @@ def trace_files(
     """
     theirs, ours = Model(suspect), Model(reference)
     try:
+        if only is not None:
+            ours.matrices = [m for m in ours.matrices if m.name in only]
         tracer = Tracer(key, artifact, partners)
         found = [p for p in pairs(theirs, ours) if p.reference.name == shown(p.reference.tensor)]
         if not found:

@@ -59,6 +59,13 @@ class CustodySettings(Place):
         description="Whether decisions of people whose keys the plan does not pin count for nothing at custody. Then no key comes out "
         "of a release without signatures.",
     )
+    custody_traces_a_day: int = Field(
+        default=50,
+        ge=0,
+        le=10_000,
+        description="How many suspects of one release custody traces a day for the leak monitor; counted per custody process. 0: none, only its "
+        "operator traces (`sluice trace`).",
+    )
     copies_state_dir: Path | None = Field(
         default=None,
         description="Folder on custody's own disk where copies that are being made keep what they need to go on after a crash; no key "

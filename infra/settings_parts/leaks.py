@@ -67,6 +67,15 @@ class LeakSettings(Place):
     leak_scan_seconds: float = Field(
         default=60.0, gt=0, le=3600, description="The longest that one scan of a suspect takes, in seconds."
     )
+    leak_trace_bytes: int = Field(
+        default=64 << 20,
+        ge=1 << 20,
+        le=1 << 30,
+        description="The most bytes that are read of a recognised suspect to find out whose marked copy it is. Custody gets them, sealed to it.",
+    )
+    leak_trace_seconds: float = Field(
+        default=600.0, gt=0, le=3600, description="The longest that this reading takes, in seconds."
+    )
     report_rate: str = Field(
         default="6/hour",
         description="How many leak reports one address may hand in without an account, such as `6/hour`.",

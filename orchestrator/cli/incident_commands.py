@@ -10,7 +10,7 @@ from orchestrator.cli.client import Client
 from orchestrator.cli.decisions import signed_endorsement, told
 from orchestrator.cli.key_commands import KeyFile
 from orchestrator.cli.output import Output, command, escape, table
-from orchestrator.cli.pictures import instant
+from orchestrator.cli.pictures import instant, whose_copy
 from orchestrator.cli.release_commands import Key, Release
 
 app = typer.Typer(no_args_is_help=True, help="Incidents: a leak, misuse or harm that was seen.")
@@ -104,9 +104,10 @@ def list_incidents(
             i["confidence"],
             instant(i["at"]),
             instant(i.get("closed_at")) or "open",
+            whose_copy(i),
             i["summary"],
         )
         for i in found
     ]
-    columns = ("incident", "severity", "kind", "confidence", "reported (UTC)", "closed", "what")
+    columns = ("incident", "severity", "kind", "confidence", "reported (UTC)", "closed", "whose copy", "what")
     out.result(found, table(columns, rows) if rows else "none")

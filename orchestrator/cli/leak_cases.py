@@ -73,6 +73,8 @@ def case_of(release: str, incident: Mapping[str, Any], verdict: Mapping[str, Any
                 "summary",
                 "components",
                 "partner",
+                "partners",
+                "traces",
                 "at",
                 "closed_at",
                 "outcome",

@@ -112,7 +112,7 @@ def _standing(release: JSON) -> list[RenderableType]:
     ]
     incidents = [
         f"[bold red]{escape(i['severity'])} {escape(i['kind'])}[/bold red] {escape(i['id'])}"
-        f" ({escape(i['confidence'])}): {escape(i['summary'])}"
+        f" ({escape(i['confidence'])}): {escape(i['summary'])}{escape(whose_copy(i, '; '))}"
         for i in release.get("incidents", [])
         if not i.get("closed_at")
     ]
@@ -131,6 +131,21 @@ def _standing(release: JSON) -> list[RenderableType]:
         if w.get("partner")
     ]
     return [*holds, *incidents, *proposals, *reviews, *late]
+
+
+def whose_copy(incident: JSON, before: str = "") -> str:
+    """Whose copy an incident is said to be, and what the last trace came to; empty while nothing is known."""
+    told = []
+    named = list(incident.get("partners") or [p for p in [incident.get("partner")] if p])
+    if named:
+        told.append(f"copy of {', '.join(named)}")
+    traces = incident.get("traces") or []
+    if traces and traces[-1].get("not_traced"):
+        told.append(f"not traced: {traces[-1]['not_traced']}")
+    elif traces:
+        shown = [f"{p['partner']} {p['z']:.1f}" for p in traces[-1]["partners"][:5] if p["z"] is not None]
+        told.append(f"traced, z: {', '.join(shown)}" + (", …" if len(traces[-1]["partners"]) > 5 else ""))
+    return before + "; ".join(told) if told else ""
 
 
 def unmet_lines(verdict: JSON, now: str) -> str:

@@ -946,7 +946,9 @@ class Incident(Model):
 
     Attributes:
         components: what of ours is concerned; empty means all of it.
-        partner: whose copy it seems to be, when that is known.
+        partner: whose copy it seems to be, when that is known; of several, who was named last.
+        partners: everybody who was named, in that order: several may be guilty.
+        traces: what custody found when it looked for marks, and why it could not; the newest 20.
         sighting: a reference to what was seen and where.
         triaged_at: when somebody first looked and judged; None until then.
         closed_at: when it was closed with `outcome`; None while it is open.
@@ -964,6 +966,8 @@ class Incident(Model):
     """lower-case letters, digits, dot, dash and underscore; at most 63"""
     at: datetime
     partner: Optional[str] = None
+    partners: Optional[list[str]] = None
+    traces: Optional[list[Trace]] = None
     sighting: Optional[str] = None
     triaged_by: Optional[str] = None
     triaged_at: Optional[datetime] = None
@@ -2643,6 +2647,38 @@ class Told(Model):
     done_at: Optional[datetime]
 
 
+class Trace(Model):
+    """Whose copy a suspect is, as custody found; or why nobody could be looked for.
+
+    Attributes:
+        component: whose marks were looked for.
+        report: digest of the report that custody signed; None where there is none.
+        partners: every partner with its z, largest first, at most 200; the report names all.
+        not_traced: why nothing could be compared, which acquits nobody.
+    """
+
+    component: str
+    """lower-case letters, digits, dot, dash and underscore; at most 63"""
+    at: datetime
+    report: Optional[str] = None
+    partners: Optional[list[TracedPartner]] = None
+    not_traced: Optional[str] = None
+
+
+class TracedPartner(Model):
+    """What a trace says of one partner.
+
+    Attributes:
+        partner: whose mark it is; `*` and a name: a copy that everybody may have.
+        z: standard normal for an innocent one; None where nothing could be compared.
+        suspicion: `accused` at z ≥ 8 or by a file of exactly its copy, `investigate` from 6, else `clear`.
+    """
+
+    partner: str
+    suspicion: Literal['accused', 'investigate', 'clear', 'not_compared']
+    z: Optional[float] = None
+
+
 class TriageBody(Model):
     """How bad, how sure, whose copy."""
 
@@ -3041,6 +3077,8 @@ TokenBody.model_rebuild()
 TokenList.model_rebuild()
 TokenView.model_rebuild()
 Told.model_rebuild()
+Trace.model_rebuild()
+TracedPartner.model_rebuild()
 TriageBody.model_rebuild()
 TriageIncidentAsked.model_rebuild()
 Verdict.model_rebuild()

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.domain.values import Digest, Frozen, Name
+from orchestrator.domain.incident import Trace
+from orchestrator.domain.values import Digest, Frozen, Line, Name
 
 
 class SweepInput(Frozen):
@@ -91,10 +92,62 @@ class Scanned(Frozen):
     bytes_read: int = 0
 
 
+class TraceRequest(Frozen):
+    """The argument of `LeakTraceWorkflow`: find out whose marked copy a suspect is that became an incident.
+
+    Attributes:
+        component: whose marks are looked for.
+        suspect: its key.
+        artifact: which of ours it was recognised as.
+        verdict: digest of the signed verdict that recognised it.
+        patience: seconds that custody may be away, or people may take to approve, before the incident says that nobody traced it.
+        again: seconds after which custody is asked again while people have to approve.
+    """
+
+    release: Name
+    incident: Name
+    component: Name
+    suspect: str
+    artifact: Name
+    verdict: Digest
+    patience: float = Field(default=24 * 3600.0, gt=0)
+    again: float = Field(default=60.0, gt=0)
+
+
 class Told(Frozen):
-    """Incidents that were opened or stood already, as `release/incident`."""
+    """Incidents that were opened or stood already, as `release/incident`; and those whose suspect is to be traced."""
 
     incidents: list[str]
+    traces: list[TraceRequest] = Field(default_factory=list)
+
+
+class SampleTaken(Frozen):
+    """What could be read of a suspect for tracing it, sealed to custody; or why nothing could be.
+
+    Attributes:
+        statement: what the monitor signed about it (DSSE); empty when there is none.
+        location, key: where it lies, sealed.
+        not_traced: why there is none.
+    """
+
+    statement: str = ""
+    location: Line | None = None
+    key: str = ""
+    not_traced: str | None = None
+
+
+class TraceAsked(Frozen):
+    """The argument of `trace_suspect`: trace a sealed sample, by what the monitor's statement says of it."""
+
+    release: Name
+    sample: SampleTaken
+
+
+class TraceTold(Frozen):
+    """The argument of `tell_trace`: what came of a trace, for the incident."""
+
+    asked: TraceRequest
+    trace: Trace
 
 
 class PrepareRequest(Frozen):

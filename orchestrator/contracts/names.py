@@ -19,6 +19,7 @@ HUB_SWEEP_WORKFLOW = "HubSweepWorkflow"
 LEAK_SWEEP_WORKFLOW = "LeakSweepWorkflow"
 LEAK_CHECK_WORKFLOW = "LeakCheckWorkflow"
 LEAK_PREPARE_WORKFLOW = "LeakPrepareWorkflow"
+LEAK_TRACE_WORKFLOW = "LeakTraceWorkflow"
 
 UPDATE_COMMAND = "command"
 UPDATE_CREATED = "created"
@@ -46,6 +47,10 @@ REPORT_SIGHTINGS = "report_sightings"
 SIGN_PARENT = "sign_parent"
 DIGEST_SEALED = "digest_sealed"
 COMPARE_WHOLE = "compare_whole_suspect"
+TAKE_SAMPLE = "take_leak_sample"
+TRACE_SUSPECT = "trace_suspect"
+TELL_TRACE = "tell_trace"
+DROP_SAMPLE = "drop_leak_sample"
 MAKE_COPIES = "make_copies"
 RESEAL_ARTIFACT = "reseal_artifact"
 RENEW_ENVELOPES = "renew_envelopes"
@@ -86,6 +91,11 @@ def leak_prepare_workflow_id(what: str, name: str) -> str:
 def leak_check_workflow_id(check: str) -> str:
     """The workflow ID of a whole-file check: asked for twice while it runs, it is one."""
     return f"leak-check:{check}"
+
+
+def leak_trace_workflow_id(release: str, incident: str, component: str) -> str:
+    """The workflow ID of a trace: one incident's suspect is traced once."""
+    return f"leak-trace:{release}:{incident}:{component}"
 
 
 def ingest_workflow_id(ingest: str) -> str:

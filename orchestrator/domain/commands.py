@@ -14,7 +14,7 @@ from pydantic import Field, PlainSerializer, StringConstraints
 from orchestrator.domain.control import ControlKind
 from orchestrator.domain.custody_wait import CustodyWait
 from orchestrator.domain.evidence import Consideration, EvidenceKind, Rating
-from orchestrator.domain.incident import Confidence, IncidentKind, Severity
+from orchestrator.domain.incident import Confidence, IncidentKind, Severity, Trace
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.plan import Plan, PublicKey
 from orchestrator.domain.values import Digest, Duration, Frozen, Instant, Line, Name, Text
@@ -256,6 +256,14 @@ class TriageIncident(Command):
     confidence: Confidence
     partner: Name | None = None
     note: Text | None = None
+
+
+class ReportTrace(Command):
+    """Note what tracing a leak came to, or why it came to nothing. Whoever is accused is judged by `TriageIncident`."""
+
+    type: Literal["report_trace"] = "report_trace"
+    incident: Name
+    trace: Trace
 
 
 class CloseIncident(Command):
@@ -543,6 +551,7 @@ AnyCommand = Annotated[
     | ShortenWindow
     | ReportIncident
     | TriageIncident
+    | ReportTrace
     | CloseIncident
     | Endorse
     | AmendPlan

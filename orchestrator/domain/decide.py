@@ -150,6 +150,7 @@ _DECISIONS: dict[type[cmd.Command], Callable[[ReleaseState, Any, datetime], list
     cmd.ShortenWindow: caution.shorten_window,
     cmd.ReportIncident: caution.report_incident,
     cmd.TriageIncident: caution.triage_incident,
+    cmd.ReportTrace: caution.report_trace,
     cmd.CloseIncident: caution.close_incident,
     cmd.Endorse: caution.endorse,
     cmd.AmendPlan: caution.amend,

@@ -19,6 +19,7 @@ from orchestrator.domain.deciding import (
     require_in_plan,
     require_next,
     require_permission,
+    require_service,
     require_signed,
     short_id,
 )
@@ -74,6 +75,7 @@ def report_incident(state: ReleaseState, command: cmd.ReportIncident, now: datet
         summary=command.summary,
         components=sorted(command.components),
         partner=command.partner,
+        partners=[] if command.partner is None else [command.partner],
         sighting=command.sighting,
         by=command.actor.id,
         at=at,
@@ -108,9 +110,20 @@ def triage_incident(state: ReleaseState, command: cmd.TriageIncident, now: datet
     )
     after = evolve(state, first)
     done = _actions(state, incident)
-    if command.partner is not None and command.partner != incident.partner:
+    if command.partner is not None and command.partner not in incident.named:
         done -= {ResponseAction.REVOKE_GRANTS}
     return [first, *_respond(after, command, after.incidents[incident.id], now, done=done)]
+
+
+def report_trace(state: ReleaseState, command: cmd.ReportTrace, now: datetime) -> list[ev.AnyEvent]:
+    """Note a trace on its incident; the same one a second time changes nothing. It accuses nobody by itself."""
+    require_service(command.actor)
+    incident = _open_incident(state, command.incident)
+    if incident.kind is not IncidentKind.LEAK:
+        raise Conflict(f"the incident {incident.id} is no leak")
+    if command.trace in incident.traces:
+        return []
+    return [ev.IncidentTraced(**header(state, command, now), incident=incident.id, trace=command.trace)]
 
 
 def _actions(state: ReleaseState, incident: Incident) -> frozenset[ResponseAction]:
@@ -134,13 +147,13 @@ def _respond(
     if ResponseAction.HOLD in wanted and not held:
         name = short_id("hold", incident.id, command.command_id)
         events.append(ev.HoldPlaced(**head, hold=name, reason=reason, incident=incident.id))
-    if ResponseAction.REVOKE_GRANTS in wanted and incident.partner is not None:
+    if ResponseAction.REVOKE_GRANTS in wanted and incident.named:
         events += [
             ev.GrantEnded(
                 **head, grant=g.id, end="revoked", disclosed=g.disclosed_at is not None, reason=reason
             )
             for g in state.live_grants()
-            if g.holder == incident.partner
+            if g.holder in incident.named
         ]
     if ResponseAction.ROLL_BACK in wanted and state.stage.serves and state.index > 0:
         back = state.plan.steps[state.index - 1]

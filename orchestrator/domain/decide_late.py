@@ -138,7 +138,7 @@ def late_faults(state: ReleaseState, step: Step, partner: str) -> list[Reason]:
     faults += [
         Reason("incident", f"the {incident.severity} incident {incident.id} is open")
         for incident in state.open_incidents
-        if incident.severe or incident.partner == partner
+        if incident.severe or partner in incident.named
     ]
     for control in step.controls:
         report = state.control_report(step.name, control.kind)

@@ -14,7 +14,7 @@ from orchestrator.domain.commands import CommandId, Envelope, GrantCopy, KeyShar
 from orchestrator.domain.control import ControlKind
 from orchestrator.domain.custody_wait import CustodyWait
 from orchestrator.domain.evidence import Evidence
-from orchestrator.domain.incident import Confidence, Incident, Severity
+from orchestrator.domain.incident import Confidence, Incident, Severity, Trace
 from orchestrator.domain.plan import Plan, PublicKey
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.values import Digest, Duration, Frozen, Instant, Line, Name, Text
@@ -207,6 +207,14 @@ class IncidentTriaged(Event):
     confidence: Confidence
     partner: Name | None = None
     note: Text | None = None
+
+
+class IncidentTraced(Event):
+    """A leak was looked at for partners' marks: every partner's z, or why nothing could be compared."""
+
+    type: Literal["incident_traced"] = "incident_traced"
+    incident: Name
+    trace: Trace
 
 
 class IncidentClosed(Event):
@@ -500,6 +508,7 @@ AnyEvent = Annotated[
     | ProposalEnded
     | IncidentReported
     | IncidentTriaged
+    | IncidentTraced
     | IncidentClosed
     | KeysRotationAsked
     | ArtifactResealed

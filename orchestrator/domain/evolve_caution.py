@@ -8,6 +8,7 @@ from orchestrator.domain.evolving import Change, Changes
 from orchestrator.domain.state import ReleaseState
 
 _CLOSED_INCIDENTS_KEPT = 100
+_TRACES_KEPT = 20
 
 
 _REMINDERS_KEPT = 1000
@@ -28,16 +29,24 @@ def _incident(state: ReleaseState, e: ev.IncidentReported) -> Change:
 
 def _triaged(state: ReleaseState, e: ev.IncidentTriaged) -> Change:
     old = state.incidents[e.incident]
+    named = old.named
     new = old.model_copy(
         update={
             "severity": e.severity,
             "confidence": e.confidence,
             "partner": e.partner or old.partner,
+            "partners": named if e.partner is None or e.partner in named else [*named, e.partner],
             "triaged_by": e.by,
             "triaged_at": e.at,
         }
     )
     return {"incidents": {**state.incidents, e.incident: new}}
+
+
+def _traced(state: ReleaseState, e: ev.IncidentTraced) -> Change:
+    old = state.incidents[e.incident]
+    traces = [*old.traces, e.trace][-_TRACES_KEPT:]
+    return {"incidents": {**state.incidents, e.incident: old.model_copy(update={"traces": traces})}}
 
 
 def _closed(state: ReleaseState, e: ev.IncidentClosed) -> Change:
@@ -70,6 +79,7 @@ CHANGES: Changes = {
     ev.HoldsLifted: _lifted,
     ev.IncidentReported: _incident,
     ev.IncidentTriaged: _triaged,
+    ev.IncidentTraced: _traced,
     ev.IncidentClosed: _closed,
     ev.AccessReported: _access,
     ev.MonitorReported: _monitor,

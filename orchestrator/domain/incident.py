@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.domain.values import Frozen, Instant, Name, Text
+from orchestrator.domain.values import Digest, Frozen, Instant, Line, Name, Text
 
 
 class IncidentKind(StrEnum):
@@ -49,12 +50,45 @@ class ResponseAction(StrEnum):
     ROTATE_KEYS = "rotate_keys"
 
 
+class TracedPartner(Frozen):
+    """What a trace says of one partner.
+
+    Attributes:
+        partner: whose mark it is; `*` and a name: a copy that everybody may have.
+        z: standard normal for an innocent one; None where nothing could be compared.
+        suspicion: `accused` at z ≥ 8 or by a file of exactly its copy, `investigate` from 6, else `clear`.
+    """
+
+    partner: Line
+    z: float | None = None
+    suspicion: Literal["accused", "investigate", "clear", "not_compared"]
+
+
+class Trace(Frozen):
+    """Whose copy a suspect is, as custody found; or why nobody could be looked for.
+
+    Attributes:
+        component: whose marks were looked for.
+        report: digest of the report that custody signed; None where there is none.
+        partners: every partner with its z, largest first, at most 200; the report names all.
+        not_traced: why nothing could be compared, which acquits nobody.
+    """
+
+    component: Name
+    report: Digest | None = None
+    partners: list[TracedPartner] = Field(default_factory=list, max_length=200)
+    not_traced: Text | None = None
+    at: Instant
+
+
 class Incident(Frozen):
     """One incident as the release knows it.
 
     Attributes:
         components: what of ours is concerned; empty means all of it.
-        partner: whose copy it seems to be, when that is known.
+        partner: whose copy it seems to be, when that is known; of several, who was named last.
+        partners: everybody who was named, in that order: several may be guilty.
+        traces: what custody found when it looked for marks, and why it could not; the newest 20.
         sighting: a reference to what was seen and where.
         triaged_at: when somebody first looked and judged; None until then.
         closed_at: when it was closed with `outcome`; None while it is open.
@@ -68,6 +102,8 @@ class Incident(Frozen):
     summary: Text
     components: list[Name]
     partner: Name | None = None
+    partners: list[Name] = Field(default_factory=list, exclude_if=lambda value: not value)
+    traces: list[Trace] = Field(default_factory=list, exclude_if=lambda value: not value)
     sighting: Text | None = None
     by: Name
     at: Instant
@@ -81,6 +117,12 @@ class Incident(Frozen):
     def closed_by_quorum(self) -> bool:
         """Whether one person cannot close it: a severe one, and a leak of any severity."""
         return self.quorum or self.severity is Severity.SEVERE
+
+    @property
+    def named(self) -> list[str]:
+        """Everybody whose copy it seems to be."""
+        own = self.partner is None or self.partner in self.partners
+        return list(self.partners) if own else [*self.partners, str(self.partner)]
 
     @property
     def open(self) -> bool:

@@ -157,6 +157,34 @@ def _reference(sighting: Sighting) -> str:
     return sighting.place if sighting.verdict is None else f"verdict {sighting.verdict}: {sighting.place}"
 
 
+def traceable(state: ReleaseState, components: Collection[str]) -> list[str]:
+    """Those of these components of which marked copies were issued: whoever got them can be told apart."""
+    issued = {
+        component for grant in state.grants.values() for copy in grant.copies for component in copy.components
+    }
+    known = state.plan.components
+    return [name for name in components if name in issued and name in known and known[name].mark is not None]
+
+
+def whose_copies(state: ReleaseState, report: ReportIncident, sighting: Sighting) -> list[TriageIncident]:
+    """Where the own copies of several partners were found: a judgement for each, whose grants the response table then revokes."""
+    ours = [name for name in sighting.copies if name in state.plan.partners]
+    if len(ours) < 2:
+        return []
+    return [
+        TriageIncident(
+            command_id=short_id("copy-of", report.incident, partner),
+            actor=SERVICE,
+            incident=report.incident,
+            severity=report.severity,
+            confidence=report.confidence,
+            partner=partner,
+            note=f"a file that was issued to {partner} and to nobody else",
+        )
+        for partner in ours
+    ]
+
+
 def traced_incident(state: ReleaseState, component: str, named: str | None = None) -> Incident:
     """The open leak that a trace of a component belongs to: the named one, or the only one.
 

@@ -132,6 +132,16 @@ def _triaged(e: ev.IncidentTriaged, state: ReleaseState) -> Notice:
     )
 
 
+def _traced(e: ev.IncidentTraced, _: ReleaseState) -> Notice:
+    accused = sum(1 for partner in e.trace.partners if partner.suspicion == "accused")
+    title = (
+        "a leak could not be traced to a copy"
+        if e.trace.not_traced is not None
+        else f"a leak was traced: {accused or 'nobody'} accused"
+    )
+    return Notice(Topic.INCIDENTS, title, (("incident", e.incident),))
+
+
 def _incident(
     title: str,
     facts: tuple[tuple[str, str], ...],
@@ -237,6 +247,7 @@ RULES: Mapping[str, Rule] = {
     "holds_lifted": _lifted,
     "incident_reported": _reported,
     "incident_triaged": _triaged,
+    "incident_traced": _traced,
     "incident_closed": _closed,
     "proposed": _proposed,
     "glass_broken": _broken,

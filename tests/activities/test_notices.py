@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -240,26 +241,25 @@ def test_a_refused_recipient_is_dead_at_once_and_urgent_ones_do_not_wait_for_the
     assert (dead.attempts, dead.error) == (1, "the mail server refused the recipient (550)")
 
 
-def test_two_workers_and_one_that_is_killed_in_between_send_the_same_message(api, mailbox):
+def test_a_worker_killed_with_kill_9_in_between_keeps_its_turn_and_then_another_sends_the_same_message(
+    api, mailbox
+):
     add(api, "sam")
     api.ok(api.create())
-
-    class Killed(BaseException):
-        pass
-
-    first = delivery(api, mailbox.port, gather=timedelta())
-
-    def dies(*_: object) -> None:
-        raise Killed
-
-    first._note = dies
-    with pytest.raises(Killed):
-        first.turn()
-    assert len(mailbox.got) == 1
-    delivery(api, mailbox.port, "w2", gather=timedelta()).turn()
+    url = api.engine.url.render_as_string(hide_password=False)
+    argv = [sys.executable, "-m", "tests.activities.killed_notice"]
+    killed = subprocess.run([*argv, url, str(mailbox.port), api.clock().isoformat()], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(mailbox.got) == 1, "the server had taken it"
+    other = delivery(api, mailbox.port, "w2", gather=timedelta())
+    other.turn()
+    assert len(mailbox.got) == 1, "nobody knows yet that it is dead: its turn stands until the lease ends"
+    later(api, other, minutes=10)
     (one, two) = mailbox.to("sam@example.org")
     assert one["Message-ID"] == two["Message-ID"]
     assert one.get_content() == two.get_content()
+    later(api, other, minutes=10)
+    assert len(mailbox.got) == 2, "and then it is noted"
 
 
 def test_a_channel_of_nobody_hears_every_release_and_one_whose_owner_left_hears_nothing(api, mailbox):

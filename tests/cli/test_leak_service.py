@@ -51,7 +51,7 @@ def found(service, home: Path, tmp_path: Path):
         (key,) = parts.judging.sort(watched, 10, Beat()).scan
         assert parts.judging.scan(key, watched, Beat())[0] == {ours.artifact_id: "match"}
         telling = Telling(bench.engine, ThroughGateway(service.api.gateway), parts.telling.evidence)
-        (told,) = asyncio.run(telling.sightings([ours.artifact_id]))
+        (told,) = asyncio.run(telling.sightings([ours.artifact_id])).incidents
         service.bench, service.copy, service.ours = bench, copy, ours
         yield told.partition("/")[2]
 

@@ -23,6 +23,7 @@ from activities.leaks.keys import MonitorKeys, load_or_make
 from activities.leaks.parents import Parents
 from activities.leaks.polling import Polling, ReportQueue
 from activities.leaks.references import References
+from activities.leaks.sampling import Sampling, trace_limits
 from activities.leaks.sealed_files import SealedFiles
 from activities.leaks.sending import ReleaseCommands
 from activities.leaks.spreading import Spreading
@@ -147,6 +148,13 @@ class LeakBench:
             parents=Parents(self.engine, self.keys, open_store),
             sealed=SealedFiles(self.engine, self.keys, open_store),
             telling=Telling(self.engine, commands, evidence_in(self.engine, CIPHER)),
+            sampling=Sampling(
+                judging,
+                open_store,
+                f"dir:{self.folder / 'store'}",
+                lambda: CUSTODY.recipient,
+                trace_limits(64 << 20, 60),
+            ),
             lookback=timedelta(days=7),
             references=self.folder / "references",
         )

@@ -12,12 +12,17 @@ import pytest
 from activities.beating import Beat
 from activities.leaks.issued import Issued
 from artifacts.leaks import Outcome, scan_each
-from orchestrator.domain.leaks import Sighting, report_of
+from orchestrator.domain import commands as cmd
+from orchestrator.domain.decide import decide
+from orchestrator.domain.errors import NotPermitted
+from orchestrator.domain.evolve import apply_events
+from orchestrator.domain.incident import Trace
+from orchestrator.domain.leaks import Sighting, report_of, whose_copies
 from orchestrator.records import audit, database, reports, signatures, suspects
 from orchestrator.records.suspects import Suspect
 from tests.domain.walker import Walker
 from tests.simulators import transformations as t
-from tests.support.plans import five_stage_plan
+from tests.support.plans import actor, five_stage_plan
 
 from .bench import LeakBench
 
@@ -141,6 +146,46 @@ def test_the_partner_is_named_only_when_the_copy_is_one_partners_and_the_plan_kn
     assert reported("uni", "ngo") is None
     assert reported("somebody") is None
     assert reported() is None
+
+
+def test_where_several_partners_copies_are_found_all_are_named_and_lose_their_grants():
+    plan = five_stage_plan(responses={"moderate": ["hold"], "severe": ["hold", "revoke_grants"]})
+    state = Walker(plan).walk("download").state
+    now = state.updated_at
+    holders = {"uni", "ngo"} & {grant.holder for grant in state.live_grants()}
+    assert holders == {"uni", "ngo"}
+    artifact = state.carried_by["weights"]
+    seen = Sighting(
+        candidate="k", artifact=artifact, evidence="exact", place="x", copies=("ngo", "uni", "nobody")
+    )
+    report = report_of(state, seen)
+    assert report is not None
+    state = apply_events(state, decide(state, report, now))
+    commands = whose_copies(state, report, seen)
+    for command in commands:
+        state = apply_events(state, decide(state, command, now))
+    incident = state.incidents[report.incident]
+    assert incident.named == ["ngo", "uni"]
+    assert holders <= {grant.holder for grant in state.live_grants()}, (
+        "the plan does not say so of a moderate one"
+    )
+    judged = cmd.TriageIncident(
+        command_id="worse",
+        actor=actor("sam"),
+        incident=incident.id,
+        severity="severe",
+        confidence="confirmed",
+    )
+    state = apply_events(state, decide(state, judged, now))
+    assert not holders & {grant.holder for grant in state.live_grants()}, "not the last one's alone"
+    # a trace is the service's to report, on a leak, once
+    trace = Trace(component="weights", not_traced="the suspect is gone", at=now)
+    noted = cmd.ReportTrace(command_id="t", actor=cmd.SERVICE, incident=incident.id, trace=trace)
+    state = apply_events(state, decide(state, noted, now))
+    assert state.incidents[incident.id].traces == [trace]
+    assert decide(state, noted, now) == []
+    with pytest.raises(NotPermitted):
+        decide(state, noted.model_copy(update={"actor": actor("sam")}), now)
 
 
 def test_what_people_hand_in_twice_is_one_suspect(bench: LeakBench):

@@ -3,7 +3,8 @@
 On the whole stack, with the partners' own command: both fetch, the copies differ, each opens with its own key alone, and
 each client signs a receipt. A quantised copy accuses its partner alone, an exact one attributes without a key. After a key
 was disclosed everything is sealed anew while custody is killed with kill -9, the revoked partner gets nothing more, and the
-old files are deleted because somebody asked for it.
+old files are deleted because somebody asked for it. At last a stranger reports where the other partner's copy lies: the sweep
+recognises it, custody traces it without anybody's asking, and the plan's response table ends that partner's access.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from artifacts.keys import partner_identity, partner_keygen
 from artifacts.stores.base import open_store
 from infra.components import one_machine
 from infra.demo_cast import Pace, demo_plan, wait_for
+from infra.demo_leak import serving
 from infra.demo_sealing import TERMS
 from infra.demo_story import Story
 from infra.demo_telling import Model, sha256_of
@@ -61,6 +63,7 @@ class CopiesStory(Story):
         plan["components"]["weights"]["mark"] = {"strength": 0.003}
         plan["partners"]["lab"] = {"name": "Southern Lab", "recipient": self.keys["lab"].recipient}
         plan["partner_groups"]["researchers"]["partners"] = list(PARTNERS)
+        plan["responses"] = {"moderate": ["notify", "hold", "revoke_grants"]}
         for name in PARTNERS:
             own = receipt_key(partner_identity(self.keys[name].identity).raw).public.text()
             plan["partners"][name]["receipt_keys"] = [own]
@@ -155,7 +158,14 @@ async def test_two_partners_marked_copies_a_leak_that_is_traced_and_new_keys(
     tmp_path: Path, model: Model
 ) -> None:
     settings = Settings(
-        dev=True, data_dir=tmp_path / "data", api_port=0, temporal_address="127.0.0.1:0", temporal_ui=False
+        dev=True,
+        data_dir=tmp_path / "data",
+        api_port=0,
+        temporal_address="127.0.0.1:0",
+        temporal_ui=False,
+        leak_allow_addresses=("127.0.0.1",),
+        leak_sweep_seconds=5.0,
+        leak_poll_seconds=1.0,
     )
     pace = Pace(api=1, downloadable=1, cooling_off=1)
     async with one_machine(settings) as stack:
@@ -168,6 +178,7 @@ async def test_two_partners_marked_copies_a_leak_that_is_traced_and_new_keys(
         await stack.kill("worker-custody")
         await asyncio.to_thread(_rotated, story, rotation, weights, tmp_path)
         await stack.wait_ready()
+        await asyncio.to_thread(_watched, story, weights, tmp_path)
         settings = stack.settings
         story.cast.close()
     _in_the_records(settings, story)
@@ -274,6 +285,39 @@ def _rotated(story: CopiesStory, rotation: str, weights: dict[str, Path], folder
         there = {info.key.split("/")[1] for info in store.list("artifacts/")}
     assert not there & set(one["done"]), "the old sealed files are gone, as was asked"
     assert set(one["done"].values()) <= there
+
+
+def _watched(story: CopiesStory, weights: dict[str, Path], folder: Path) -> None:
+    """From a stranger's report to the end of a partner's access, by nobody's hand."""
+    rosa = story.cast["rosa"]
+    with serving(quantised(weights["lab"], folder / "seen.gguf")) as address:
+        story._reported(address)
+
+        def traced() -> JSON | None:
+            found = [i for i in rosa.get("releases", story.release, "incidents")["items"] if i.get("traces")]
+            return (
+                found[0]
+                if found and (found[0].get("partner") or found[0]["traces"][0].get("not_traced"))
+                else None
+            )
+
+        incident = wait_for("the sighting to be traced", traced, 90)
+    assert (incident["partners"], incident["confidence"]) == (["lab"], "confirmed"), incident
+    [trace] = incident["traces"]
+    z = {p["partner"]: p["z"] for p in trace["partners"]}
+    assert set(z) == set(PARTNERS)
+    assert z["lab"] >= 8
+    assert abs(z["uni"]) < 5
+
+    def revoked() -> bool | None:
+        grants = rosa.get("releases", story.release, "grants")["items"]
+        return None if [g for g in grants if g["holder"] == "lab" and g["live"]] else True
+
+    wait_for("the partner's access to end", revoked, 30)
+    with open_store(story.settings.effective_store_uri) as store:
+        wait_for(
+            "what was read of the suspect to go", lambda: None if list(store.list("traces/")) else True, 30
+        )
 
 
 def _in_the_records(settings: Settings, story: CopiesStory) -> None:
