@@ -25,6 +25,7 @@ from orchestrator.domain.leaks import (
     Sighting,
     monitored_sources,
     report_of,
+    surer,
     traceable,
     traced,
     whose_copies,
@@ -199,10 +200,12 @@ class Telling:
 
     async def _open(self, state: ReleaseState, command: ReportIncident) -> bool:
         """Open one incident; whether it stands now, or never will."""
-        if command.incident in state.incidents:
+        known = state.incidents.get(command.incident)
+        sent: AnyCommand | None = command if known is None else surer(known, command)
+        if sent is None:
             return True
         try:
-            await self.commands.send(state.release, command)
+            await self.commands.send(state.release, sent)
         except (ReleaseEnded, Conflict):
             return True  # it has ended, or has the incident already
         except Unavailable as error:
@@ -249,6 +252,9 @@ def _to_trace(state: ReleaseState, report: ReportIncident, sighting: Sighting) -
         or sighting.evidence not in {"sketch", "partial"}
     ):
         return []
+    known = state.incidents.get(report.incident)
+    if known is not None and known.sighting != report.sighting:
+        return []  # judged again (tier 3): custody traces for the verdict that the incident rests on
     return [
         msg.TraceRequest(
             release=state.release,

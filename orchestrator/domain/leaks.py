@@ -157,6 +157,25 @@ def _reference(sighting: Sighting) -> str:
     return sighting.place if sighting.verdict is None else f"verdict {sighting.verdict}: {sighting.place}"
 
 
+def surer(incident: Incident, report: ReportIncident) -> TriageIncident | None:
+    """What a later look at the same suspect makes of its incident: confirmed, where it was only suspected; None: nothing.
+
+    What people judged to be a false alarm, or closed, stays so.
+    """
+    doubted = incident.confidence in {Confidence.REPORTED, Confidence.SUSPECTED}
+    if not (incident.open and doubted and report.confidence is Confidence.CONFIRMED):
+        return None
+    return TriageIncident(
+        command_id=short_id("surer", incident.id, report.sighting or ""),
+        actor=SERVICE,
+        incident=incident.id,
+        severity=max(incident.severity, report.severity, key=lambda severity: severity.rank),
+        confidence=Confidence.CONFIRMED,
+        partner=report.partner,
+        note=f"looked at again: {report.sighting or report.summary}"[:4_000],
+    )
+
+
 def traceable(state: ReleaseState, components: Collection[str]) -> list[str]:
     """Those of these components of which marked copies were issued: whoever got them can be told apart."""
     issued = {

@@ -16,8 +16,8 @@ from orchestrator.domain import commands as cmd
 from orchestrator.domain.decide import decide
 from orchestrator.domain.errors import NotPermitted
 from orchestrator.domain.evolve import apply_events
-from orchestrator.domain.incident import Trace
-from orchestrator.domain.leaks import Sighting, report_of, whose_copies
+from orchestrator.domain.incident import Confidence, Trace
+from orchestrator.domain.leaks import Sighting, report_of, surer, whose_copies
 from orchestrator.records import audit, database, reports, signatures, suspects
 from orchestrator.records.suspects import Suspect
 from tests.domain.walker import Walker
@@ -146,6 +146,29 @@ def test_the_partner_is_named_only_when_the_copy_is_one_partners_and_the_plan_kn
     assert reported("uni", "ngo") is None
     assert reported("somebody") is None
     assert reported() is None
+
+
+def test_a_later_look_confirms_what_was_suspected_and_nothing_that_people_judged():
+    state = Walker(five_stage_plan()).walk("demo").state
+    now = state.updated_at
+    part = Sighting(candidate="k", artifact=state.carried_by["weights"], evidence="partial", place="x")
+    suspected, whole = (
+        report_of(state, part),
+        report_of(state, part.model_copy(update={"evidence": "sketch"})),
+    )
+    assert suspected is not None
+    assert whole is not None
+    state = apply_events(state, decide(state, suspected, now))
+    incident = state.incidents[suspected.incident]
+    assert surer(incident, suspected) is None
+    command = surer(incident, whole)
+    assert command is not None
+    after = apply_events(state, decide(state, command, now)).incidents[incident.id]
+    assert (after.confidence, after.severity) == ("confirmed", whole.severity)
+    assert surer(after, whole) is None
+    false_alarm = incident.model_copy(update={"confidence": Confidence.FALSE_ALARM})
+    assert surer(false_alarm, whole) is None
+    assert surer(incident.model_copy(update={"closed_at": now}), whole) is None
 
 
 def test_where_several_partners_copies_are_found_all_are_named_and_lose_their_grants():
