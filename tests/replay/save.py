@@ -17,6 +17,7 @@ import numpy as np
 from temporalio import activity
 from temporalio.client import Client, WorkflowHistory
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.exceptions import ApplicationError
 from temporalio.testing._timeskipping import TimeSkipper, TimeSkippingConfig
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
@@ -32,6 +33,7 @@ from tests.simulators.ranged_server import running as serving
 from tests.support.plans import MANAGER, RECIPIENT, actor
 from tests.support.temporal import TEST_CODEC_KEYS, VirtualTime, temporal_server
 from tests.support.world import World
+from tests.workflows import test_leak_trace
 from tests.workflows.test_release_workflow import Release, workers
 from workflows.hub_sweep import HubSweepWorkflow
 from workflows.ingest import IngestWorkflow
@@ -252,6 +254,15 @@ async def _leak_sweep(client: Client) -> WorkflowHistory:
         return history
 
 
+async def _leak_trace(client: Client) -> WorkflowHistory:
+    """A trace that waits for people once, finds whose copy it is, and is told."""
+    waits = ApplicationError("two people have to approve", [], type=names.WAITS_FOR_LOCK, non_retryable=True)
+    outside = test_leak_trace.Outside(test_leak_trace.TAKEN, [waits, test_leak_trace.FOUND])
+    async with test_leak_trace.running(client, outside):
+        await test_leak_trace.traced(client, as_id="leak-trace")
+    return await client.get_workflow_handle("leak-trace").fetch_history()
+
+
 async def _hub_sweep(client: Client) -> WorkflowHistory:
     """A sweep of the Hub that fails once."""
     tries: list[int] = []
@@ -322,7 +333,12 @@ async def _save(client: Client, version: str) -> None:
         "reminders": _reminders,
         "second-lock": _second_lock,
     }
-    others = {"leak-sweep": _leak_sweep, "hub-sweep": _hub_sweep, "ingest": _ingest}
+    others = {
+        "leak-sweep": _leak_sweep,
+        "leak-trace": _leak_trace,
+        "hub-sweep": _hub_sweep,
+        "ingest": _ingest,
+    }
     chosen = sys.argv[2:] or [*kinds, *others, "moved"]
     for name, other in others.items():
         if name in chosen:

@@ -13,10 +13,18 @@ from tests.support.temporal import TEST_CODEC_KEYS
 from workflows.hub_sweep import HubSweepWorkflow
 from workflows.ingest import IngestWorkflow
 from workflows.leak_sweep import LeakSweepWorkflow
+from workflows.leak_trace import LeakTraceWorkflow
 from workflows.release import ReleaseWorkflow
 from workflows.rotation import RotationWorkflow
 
-WORKFLOWS = [ReleaseWorkflow, IngestWorkflow, RotationWorkflow, LeakSweepWorkflow, HubSweepWorkflow]
+WORKFLOWS = [
+    ReleaseWorkflow,
+    IngestWorkflow,
+    RotationWorkflow,
+    LeakSweepWorkflow,
+    LeakTraceWorkflow,
+    HubSweepWorkflow,
+]
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 
 
@@ -35,6 +43,7 @@ def test_there_are_histories_of_every_kind_of_run():
         "reminders",
         "second-lock",
         "leak-sweep",
+        "leak-trace",
         "hub-sweep",
         "ingest",
         "moved",

@@ -68,7 +68,7 @@ async def running(client: Client, outside: Outside, *, custody: bool = True) -> 
             yield
 
 
-async def traced(client: Client, patience: float = 60.0) -> Trace:
+async def traced(client: Client, patience: float = 60.0, as_id: str | None = None) -> Trace:
     asked = lm.TraceRequest(
         release="alpha",
         incident="leak-1",
@@ -82,7 +82,7 @@ async def traced(client: Client, patience: float = 60.0) -> Trace:
     told = await client.execute_workflow(
         names.LEAK_TRACE_WORKFLOW,
         asked,
-        id=f"trace-{uuid4().hex}",
+        id=as_id or f"trace-{uuid4().hex}",
         task_queue=names.QUEUE_RELEASES,
         result_type=lm.TraceTold,
         execution_timeout=timedelta(seconds=60),
@@ -91,6 +91,12 @@ async def traced(client: Client, patience: float = 60.0) -> Trace:
     return told.trace
 
 
+FOUND = Trace(
+    component="weights",
+    report="sha256:" + "1" * 64,
+    partners=[TracedPartner(partner="uni", z=40.0, suspicion="accused")],
+    at=NOW,
+)
 TAKEN = lm.SampleTaken(statement="{}", location="dir:/store", key="traces/1.sealed")
 
 
@@ -98,16 +104,10 @@ async def test_what_custody_finds_is_told_once_people_have_approved_and_the_samp
     temporal_client: Client,
 ) -> None:
     waits = ApplicationError("two people have to approve", [], type=names.WAITS_FOR_LOCK, non_retryable=True)
-    found = Trace(
-        component="weights",
-        report="sha256:" + "1" * 64,
-        partners=[TracedPartner(partner="uni", z=40.0, suspicion="accused")],
-        at=NOW,
-    )
-    outside = Outside(TAKEN, [waits, waits, found])
+    outside = Outside(TAKEN, [waits, waits, FOUND])
     async with running(temporal_client, outside):
-        assert await traced(temporal_client) == found
-    assert [one.trace for one in outside.told] == [found]
+        assert await traced(temporal_client) == FOUND
+    assert [one.trace for one in outside.told] == [FOUND]
     assert outside.dropped == [TAKEN.key]
 
 
