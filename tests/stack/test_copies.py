@@ -36,7 +36,7 @@ from orchestrator.cli.client import JSON
 from orchestrator.records import database, releases
 from orchestrator.trust.delivery import copy_digest, receipt_key
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(360)]
 
 SLUICE = str(Path(sys.executable).parent / "sluice")
 PARTNERS = ("uni", "lab")
