@@ -167,7 +167,7 @@ class Reseals(SealsCopies):
         now = self._clock()
         if _over(grant, now):
             raise CustodyRefused(f"the grant {grant.id} has run out")
-        recipient = self._recipient(state.plan, grant)
+        recipient = self._recipients(state.plan, [grant])[grant.id]
         if recipient is not None and recipient_digest(recipient) != grant.recipient:
             raise CustodyRefused(
                 f"{grant.holder} has another key than the grant {grant.id} names; it needs a new grant"

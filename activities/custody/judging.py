@@ -24,6 +24,8 @@ from orchestrator.records import artifacts as artifact_records
 from orchestrator.records import partners
 from orchestrator.records.database import reading
 
+_AT_ONCE = 500  # names in one statement; a database takes no end of them
+
 
 class Judges(CustodyBase):
     """Says by the log what a request is to be given, and to whose key."""
@@ -108,8 +110,23 @@ class Judges(CustodyBase):
         require_as_dealt(state, manifest)
         return manifest
 
-    def _recipient(self, plan: Plan, grant: ev.Grant) -> str | None:
-        """The recipient's text, whose digest the grant names; None for the public record."""
+    def _recipients(self, plan: Plan, grants: Sequence[ev.Grant]) -> dict[str, str | None]:
+        """Of each grant, by its id, the recipient's text whose digest it names; None for the public record.
+
+        One look at the records for all of them.
+
+        Raises:
+            CustodyRefused: a key was revoked, or none fits.
+        """
+        holders = sorted({grant.holder for grant in grants if grant.holder_kind == "partner"})
+        known: dict[str, partners.Partner] = {}
+        with reading(self._engine) as session:
+            for start in range(0, len(holders), _AT_ONCE):
+                known |= partners.standing(session, holders[start : start + _AT_ONCE])
+        return {grant.id: self._recipient(plan, grant, known.get(grant.holder)) for grant in grants}
+
+    @staticmethod
+    def _recipient(plan: Plan, grant: ev.Grant, known: partners.Partner | None) -> str | None:
         if grant.kind == "public":
             return None
         pinned = (
@@ -117,8 +134,6 @@ class Judges(CustodyBase):
             if grant.holder_kind == "deployment"
             else plan.partners[grant.holder].recipient
         )
-        with reading(self._engine) as session:
-            known = partners.standing(session, [grant.holder]).get(grant.holder)
         keys = () if known is None or grant.holder_kind != "partner" else known.keys
         gone = [key for key in keys if key.revoked_at is not None]
         if any(recipient_digest(key.recipient) == grant.recipient for key in gone):

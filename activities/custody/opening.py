@@ -75,7 +75,7 @@ class Custody(WritesLeaves, Judges):
         purpose = replace(purpose, given=digest([state.plan_digest, *given]))
         with self._waiting_for(purpose):
             holdings = self.keeping.hold_all(state, manifests.values())
-        recipients = {grant.id: self._recipient(state.plan, grant) for grant in grants}
+        recipients = self._recipients(state.plan, grants)
         shared = shared_secrets(manifests, released or {}, self._keys.identity)
         # one request, one leaf: while people approve, the leaf that announced it stands for all later tries, of either worker
         index = self.second_lock.announced(purpose)
