@@ -6,13 +6,18 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from artifacts.errors import SourceError
 from artifacts.manifest import file_object_key
-from artifacts.stores import open_store
+from artifacts.sealing import seal_tree
+from artifacts.source_store import open_source
+from artifacts.stores import Store, open_store
+from artifacts.stores.s3 import SharedS3
 from artifacts.stores.s3_upload import S3Upload
 from tests.artifacts.sealed_world import World, noise, tree
 from tests.artifacts.stores.servers import S3Server
@@ -25,7 +30,8 @@ import json, sys, time
 from pathlib import Path
 from artifacts.sealing import seal_tree
 from artifacts.signing import SigningKey
-from artifacts.stores import open_store
+from artifacts.stores import Store, open_store
+from artifacts.stores.s3 import SharedS3
 given = json.loads(sys.stdin.read())
 told = []
 def tell(progress):
@@ -93,3 +99,32 @@ def test_kill_9_in_the_middle_of_a_file_sends_no_stored_part_again(
         }.items()
         world.fetch(sealed, tmp_path / "copy", source=store)
     assert tree(tmp_path / "copy") == tree(world.source)
+
+
+def test_plaintext_in_a_bucket_is_sealed_by_prefix_and_by_name(
+    moto: S3Server, new_bucket: Any, tmp_path: Path
+) -> None:
+    bucket, world, shared = new_bucket(moto), World(tmp_path), SharedS3()
+
+    def opened(uri: str) -> Store:
+        return open_store(uri, **moto.options, shared=shared)
+
+    objects = {"a/model.bin": noise(300_000), "a/deep/config.json": b"{}", "ab/other.bin": b"not below a/"}
+    with closing(moto.client()) as client:
+        for name, data in objects.items():
+            client.put_object(Bucket=bucket, Key=name, Body=data)
+    for address, expected in {
+        f"s3://{bucket}/a": {"model.bin": objects["a/model.bin"], "deep/config.json": b"{}"},
+        f"s3://{bucket}/a/model.bin": {"model.bin": objects["a/model.bin"]},
+        f"s3://{bucket}": objects,
+    }.items():
+        source = open_source(address, opened)
+        sealed = seal_tree(
+            source, world.store, custody_recipient=world.custody.recipient, signer=world.signer, components={"w": "*"}
+        )  # fmt: skip
+        source.close()
+        copy = tmp_path / sealed.artifact_id
+        world.fetch(sealed, copy)
+        assert tree(copy) == expected
+    with pytest.raises(SourceError, match="nothing below it"):
+        open_source(f"s3://{bucket}/mod", opened)
