@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from orchestrator.domain.errors import Conflict
 from orchestrator.domain.permissions import Role
 from orchestrator.domain.plan import Plan
 from orchestrator.records import partners
-from orchestrator.records.database import writing
+from orchestrator.records.database import connect, writing
 from tests.custody.intruder import Intruder
 from tests.custody.world import MALLORY, NGO, UNI, World, recipient_digest, signed_plan
 from tests.support.plans import actor
@@ -30,17 +32,31 @@ def registered_plan() -> Plan:
 
 
 @pytest.fixture
-def intruder(world: World, monkeypatch: pytest.MonkeyPatch) -> Intruder:
+def intruder(request: pytest.FixtureRequest, world: World, monkeypatch: pytest.MonkeyPatch) -> Intruder:
+    if "downloading" in request.fixturenames:
+        request.getfixturevalue("downloading")
     return Intruder(world, monkeypatch)
 
 
-@pytest.fixture
-def downloading(world: World) -> World:
-    """At `download`, entered when ngo had no key; by now it has registered one."""
+@pytest.fixture(scope="module")
+def walked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world that has walked to `download`, at rest; tests go on with copies of it."""
+    folder = tmp_path_factory.mktemp("walked")
+    shutil.copyfile(template, folder / "records.db")
+    world = World(connect(f"sqlite:///{folder}/records.db"), folder)
     world.create(plan=registered_plan())
     world.register()
     world.to("download")
     world.add_partner_key("ngo", NGO.recipient)
+    world.close()
+    world.engine.dispose()
+    return world
+
+
+@pytest.fixture
+def downloading(world: World, walked: World) -> World:
+    """At `download`, entered when ngo had no key; by now it has registered one."""
+    world.goes_on_as(walked)
     return world
 
 

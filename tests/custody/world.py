@@ -7,6 +7,7 @@ step is entered. Tests then do with its database what somebody with write access
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -155,6 +156,20 @@ class World:
             self.custody_clock or self.clock,
             **{"places": places, **options},
         )
+
+    def goes_on_as(self, walked: World) -> None:
+        """Take the place of another world, which is at rest: its databases (SQLite) copied, its keys and its sealed artifact shared."""
+        self.close()
+        self.engine.dispose()
+        for name in ("records.db", "memory.db"):
+            for suffix in ("-wal", "-shm"):
+                (self.folder / (name + suffix)).unlink(missing_ok=True)
+            shutil.copyfile(walked.folder / name, self.folder / name)
+        self.provider, self.keys, self.plan = walked.provider, walked.keys, walked.plan
+        self.artifact, self.store = walked.artifact, walked.store
+        self.states, self.said, self.clock.now = dict(walked.states), walked.said, walked.clock.now
+        self.memory = CustodyMemory(self.memory_url)
+        self.custody = self.new_custody()
 
     def close(self) -> None:
         for memory in (self.memory, *self.memories):
