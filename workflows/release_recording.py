@@ -180,7 +180,7 @@ class RecordedRelease:
     def _continue_as_new(self) -> None:
         workflow.continue_as_new(
             msg.ReleaseInput(
-                create=self._start.create,
+                create=msg.carried_over(self._start.create),
                 state=self._going(),
                 handled=list(self._handled.values()),
                 applied_seq=self._applied_seq,

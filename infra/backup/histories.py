@@ -100,10 +100,11 @@ async def _read_run(client: Client, history: Any, held: Held, *, newest: bool) -
                 given: msg.ReleaseInput
                 (given,) = await client.data_converter.decode(started.input.payloads, [msg.ReleaseInput])
                 seq = 0 if given.state is None else given.state.seq
-                create = given.create
-                held.asked[create.command_id] = Asked(
-                    "release_created", digest(create), given.request_id, given.address
-                )
+                if given.state is None:  # later runs do not carry the plan that was asked for
+                    create = given.create
+                    held.asked[create.command_id] = Asked(
+                        "release_created", digest(create), given.request_id, given.address
+                    )
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
                 await _command(client, event, held)
             case EventType.EVENT_TYPE_MARKER_RECORDED:

@@ -33,7 +33,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from infra.backup.histories import read_history
 from infra.backup.reconciling import differs
 from orchestrator.contracts import names
-from orchestrator.contracts.messages import Handled, ReleaseInput
+from orchestrator.contracts.messages import Handled, ReleaseInput, carried_over
 from orchestrator.domain import commands as cmd
 from orchestrator.domain.errors import SluiceError
 from orchestrator.domain.events import ReleaseCreated
@@ -248,4 +248,4 @@ def beginning(engine: Engine, release: str) -> ReleaseInput:
         )
         for row in reversed(commands)
     ]
-    return ReleaseInput(create=create, state=state, handled=handled, applied_seq=0)
+    return ReleaseInput(create=carried_over(create), state=state, handled=handled, applied_seq=0)

@@ -30,12 +30,15 @@ from orchestrator.domain.gate import WAIVABLE
 from orchestrator.domain.incident import Confidence, Incident, IncidentKind, ResponseAction, Severity
 from orchestrator.domain.permissions import Permission
 from orchestrator.domain.plan import Plan
-from orchestrator.domain.plan_rules import all_faults
+from orchestrator.domain.plan_rules import MAX_PLAN_BYTES, all_faults
 from orchestrator.domain.state import Proposal, ReleaseState
-from orchestrator.domain.values import digest, parse_duration
+from orchestrator.domain.values import canonical, digest, parse_duration
 
 Action = Literal["resume", "shorten_window", "close_incident", "amend", "break_glass"]
 Signed = Action | Literal["close_review"]
+
+#: The plan that holds and those that are proposed in its place, as canonical JSON; three of the largest.
+_PLANS_BYTES = 3 * MAX_PLAN_BYTES
 
 _PERMISSION_OF: dict[Action, Permission] = {
     "resume": Permission.RELEASE_RESUME,
@@ -357,6 +360,8 @@ def _propose(
         None,
     )
     if proposal is None:
+        if action == "amend":
+            _require_room(state, payload)
         name = short_id("proposal", action, payload_digest, command.command_id)
         first = ev.Proposed(
             **head,
@@ -376,6 +381,20 @@ def _propose(
         return [added]
     ended = ev.ProposalEnded(**head, proposal=proposal.id, carried=True, people=sorted(people))
     return [added, ended, *_carry_out(state, command, proposal, sorted(people), now)]
+
+
+def _require_room(state: ReleaseState, payload: dict[str, Any]) -> None:
+    """A release carries every plan that is proposed: all of them have to fit into one message."""
+    open_ones = {name: p.payload for name, p in state.proposals.items() if p.action == "amend"}
+    plans = [state.plan.model_dump(mode="json"), payload, *open_ones.values()]
+    if sum(len(canonical(plan)) for plan in plans) > _PLANS_BYTES:
+        raise Conflict(
+            f"the plans that are proposed already leave no room for another one; together they may have {_PLANS_BYTES} bytes",
+            [
+                Reason("plans-too-large", f"agree to {name}, or wait until its time is over", "plan")
+                for name in sorted(open_ones)
+            ],
+        )
 
 
 def _eligible(state: ReleaseState, action: Action, person: str) -> bool:

@@ -1,8 +1,8 @@
 """The rules that a plan must keep (DOMAIN.md, "Rules a plan must keep"). Every broken one is listed with its path.
 
 `broken_rules` never stops at the first: it returns a `Reason` for each, whose code is `rule-1` … `rule-8`, or
-`rule-0` for a name that stands for nothing or stands twice. `all_faults` adds `rule-9` (key shares, `sharing`), which is
-asked of every new plan.
+`rule-0` for a name that stands for nothing or stands twice. `all_faults` adds `rule-9` (key shares, `sharing`) and the plan's
+size, which are asked of every new plan.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from orchestrator.domain.plan import HandOut, Plan, SignOffRequirement, Step
 from orchestrator.domain.quorum import most_filled
 from orchestrator.domain.sharing import second_lock_faults
 from orchestrator.domain.stage import Stage
+from orchestrator.domain.values import canonical
+
+#: As canonical JSON. A release carries its plan, and what is proposed in its place, in messages of 2 MiB at most.
+MAX_PLAN_BYTES = 512 * 1024
 
 _SERVING_CONTROLS = (ControlKind.RATE_LIMIT, ControlKind.USER_ACCOUNTS, ControlKind.INPUT_MONITORING)
 
@@ -43,8 +47,18 @@ def broken_rules(plan: Plan, barred: Collection[str] = ()) -> list[Reason]:
 
 
 def all_faults(plan: Plan, barred: Collection[str] = ()) -> list[Reason]:
-    """Everything that keeps a plan from being taken now: `broken_rules`, and key shares that would lock nothing."""
-    return [*broken_rules(plan, barred), *second_lock_faults(plan)]
+    """Everything that keeps a plan from being taken now: `broken_rules`, its size, and key shares that would lock nothing."""
+    return [*broken_rules(plan, barred), *_size_faults(plan), *second_lock_faults(plan)]
+
+
+def _size_faults(plan: Plan) -> Iterator[Reason]:
+    """A release carries its plan wherever it goes, and one that is proposed beside it: both have to fit into a message."""
+    size = len(canonical(plan.model_dump(mode="json")))
+    if size > MAX_PLAN_BYTES:
+        yield Reason(
+            "plan-too-large",
+            f"{size} bytes as canonical JSON; {MAX_PLAN_BYTES} is the most. Name recipients by their digest (`sha256:…`), and put long texts into documents",
+        )
 
 
 def require_sound(plan: Plan, barred: Collection[str] = ()) -> None:

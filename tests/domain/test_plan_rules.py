@@ -15,7 +15,7 @@ from orchestrator.domain.component import CATEGORY_OF_KIND, Kind
 from orchestrator.domain.errors import PlanRefused
 from orchestrator.domain.opening import OpeningHours
 from orchestrator.domain.plan import HandOut, Plan
-from orchestrator.domain.plan_rules import broken_rules, require_sound
+from orchestrator.domain.plan_rules import MAX_PLAN_BYTES, broken_rules, require_sound
 from orchestrator.domain.quorum import most_filled
 from orchestrator.domain.stage import Stage
 from orchestrator.domain.values import format_duration, parse_duration
@@ -758,3 +758,17 @@ def test_opening_hours_that_cannot_be(change):
     fields = {"rrule": "FREQ=DAILY;BYHOUR=9", "duration": "8h", "time_zone": "UTC", **change}
     with pytest.raises(ValidationError):
         OpeningHours.model_validate(fields)
+
+
+def test_a_plan_that_no_release_could_carry_is_refused_with_its_size():
+    value = document()
+    value["partners"] |= {
+        f"p-{number}": {"name": "N" * 190, "recipient": f"sha256:{number:064x}"} for number in range(1_900)
+    }
+    plan = Plan.model_validate(value)
+    assert broken_rules(plan) == [], "custody judges what stands by the rules alone"
+    with pytest.raises(PlanRefused) as refused:
+        require_sound(plan)
+    (reason,) = refused.value.reasons
+    assert reason.code == "plan-too-large"
+    assert str(MAX_PLAN_BYTES) in reason.message

@@ -23,8 +23,10 @@ from orchestrator.domain import commands as cmd
 from orchestrator.domain.events import EVENTS
 from orchestrator.domain.evolve import fold
 from orchestrator.domain.gate import verdict
+from orchestrator.domain.plan_rules import MAX_PLAN_BYTES
+from orchestrator.domain.values import canonical
 from orchestrator.domain.waits import waits as pending_things
-from tests.support.plans import MANAGER, PIPELINE, RATINGS, RECIPIENT, actor, five_stage_plan
+from tests.support.plans import MANAGER, PIPELINE, RATINGS, RECIPIENT, actor, five_stage_plan, five_stages
 from tests.support.temporal import VirtualTime
 from tests.support.world import World
 from workflows.release import ReleaseWorkflow
@@ -365,6 +367,55 @@ async def test_a_command_id_is_carried_out_once_even_through_continue_as_new(tem
             )
         assert refused(failure).type == "idempotency-key-reused"
         assert [e.type for e in world.log[release.name]].count("hold_placed") == 1
+        await release.handle.terminate()
+
+
+def largest_plan() -> dict[str, Any]:
+    """A plan as large as one may be: very many partners."""
+    plan = five_stages()
+    some, left = plan["partners"], 0
+    for count in (1_000, 1_100):
+        plan["partners"] = some | {
+            f"p-{number:04}": {"name": "A consortium " * 15, "recipient": f"sha256:{number:064x}"}
+            for number in range(count)
+        }
+        size = len(canonical(five_stage_plan(**plan).model_dump(mode="json")))
+        each, left = (left - MAX_PLAN_BYTES + size) // 100, MAX_PLAN_BYTES - size
+    for number in range(1_100, 1_100 + left // each):
+        plan["partners"][f"p-{number:04}"] = {
+            "name": "A consortium " * 15,
+            "recipient": f"sha256:{number:064x}",
+        }
+    return plan
+
+
+async def test_the_largest_plan_and_two_proposed_in_its_place_continue_as_new(temporal_client: Client):
+    """What a run hands to the next one is at most 2 MiB, or the workflow stands for good."""
+    world, plan = World(), largest_plan()
+    async with workers(temporal_client, world):
+        release = await Release.create(temporal_client, world, limit=35, partners=plan["partners"])
+        await release.until("inside")
+
+        async def amend(person: str) -> None:
+            amended = five_stage_plan(**plan | {"title": f"As {person} proposes"[:12]})
+            command = cmd.AmendPlan(
+                command_id=f"amend-{person}", actor=actor(person), plan=amended, reason="more"
+            )
+            await release.send(command)
+
+        await amend("sam")
+        await amend("lea")
+        with pytest.raises(WorkflowUpdateFailedError) as failure:
+            await amend("sue")
+        assert refused(failure).type == "conflict"
+        assert "leave no room" in refused(failure).message
+        before = (await release.handle.describe()).run_id
+        for number in range(6):
+            await release.send(
+                cmd.ReportAccess(command_id=f"access-{number}", actor=MANAGER, working=bool(number % 2))
+            )
+        assert (await release.handle.describe()).run_id != before, "it never continued as new"
+        assert len(release.state.proposals) == 2
         await release.handle.terminate()
 
 
