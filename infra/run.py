@@ -27,6 +27,7 @@ from infra.roots import ROOTS
 from infra.settings import Role, Settings, SettingsError, load_settings
 from infra.telemetry.tracing import start_tracing
 from infra.temporal import TemporalError
+from orchestrator.domain.errors import SluiceError
 
 log = structlog.get_logger("run")
 
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(_until_told(settings, role))
     except (TemporalError, CodecError, SettingsError, KeyProviderError, ConnectionError) as error:
         log.error("can't run", reason=str(error))  # noqa: TRY400 - the reason says it all
+        return 3
+    except SluiceError as error:
+        log.error("can't run", reason=error.detail)  # noqa: TRY400 - the same
         return 3
     return 0
 

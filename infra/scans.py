@@ -74,7 +74,11 @@ def security(*, changed: bool) -> int:
     began = time.time()
     newest = max(path.stat().st_mtime for path in (BASELINE, Path(__file__)))
     since = STAMP.stat().st_mtime if changed and STAMP.exists() else 0.0
-    files = tracked(since if newest < since else 0.0)
+    try:
+        files = tracked(since if newest < since else 0.0)
+    except (OSError, subprocess.CalledProcessError):
+        print("security: this is no checkout of git, whose tracked files are what is scanned")
+        return _UNKNOWN
     code = [name for name in files if name.endswith(".py") and name.startswith(_PACKAGES)]
     command = [sys.executable, "-m", "bandit", *_BANDIT, *code]
     bandit = subprocess.Popen(command, cwd=ROOT) if code else None  # noqa: S603 - our own interpreter

@@ -39,6 +39,20 @@ def test_a_process_that_does_not_end_in_time_is_ended_and_says_so(tmp_path) -> N
         assert "did not end in time" in said
 
 
+def test_a_migration_without_its_database_says_so_without_a_stack_trace(tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.cli", "migrate"],
+        env=os.environ | {"SLUICE_DATA_DIR": str(tmp_path / "not there")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stderr + done.stdout
+    assert done.returncode == 3, said
+    assert "the database does not answer" in said
+    assert "Traceback" not in said
+
+
 WITHOUT_KEYS = """
 import infra.run as run
 from artifacts.errors import KeyProviderError
