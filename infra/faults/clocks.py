@@ -23,6 +23,17 @@ def library() -> Path | None:
     return found if found.exists() else None
 
 
+_SHARED = Path("/dev/shm")  # noqa: S108 - where the library keeps what its processes share
+
+
+def clear_shared() -> None:
+    """Remove what the library leaves in shared memory for each process that was killed: two small files."""
+    for left in _SHARED.glob("*faketime_s*_*"):
+        process = left.name.rpartition("_")[2]
+        if process.isdigit() and not Path("/proc", process).exists():
+            left.unlink(missing_ok=True)
+
+
 @dataclass
 class Clocks:
     """The clocks of the processes that were `wound`.

@@ -21,7 +21,7 @@ from temporalio.common import WorkerDeploymentVersion
 import infra
 from infra.components import ONE_MACHINE_BUILD, answers, components, prepare, resolve, urls
 from infra.demo_report import WATCHING
-from infra.faults.clocks import Clocks, library
+from infra.faults.clocks import Clocks, clear_shared, library
 from infra.faults.disk import Disk, can_mount
 from infra.faults.link import Link
 from infra.settings import Role, Settings
@@ -35,7 +35,7 @@ OTHER = "worker-releases-other"
 _OTHER_BUILD = "the-other"
 _START_S = 400.0
 #: What differs in the workflows of the other version.
-_CHANGE = ("_COPYING = timedelta(days=4)", "_COPYING = timedelta(days=5)")
+_CHANGE = ("COPYING = timedelta(days=4)", "COPYING = timedelta(days=5)")
 _PACKAGES = ("orchestrator", "workflows", "activities", "artifacts", "infra")
 
 
@@ -210,6 +210,8 @@ async def _parts(
     if wanted.clocks and preload is None:
         left_out.append("clock steps: the package libfaketime is not installed for this machine")
     clocks = None if preload is None else Clocks(folder / "clocks", preload)
+    if clocks is not None:
+        inside.callback(clear_shared)
     return _Parts(folder, links, disks, clocks, wanted.versions, left_out)
 
 

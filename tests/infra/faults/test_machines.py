@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.faults.clocks import Clocks, library
+from infra.faults.clocks import Clocks, clear_shared, library
 from infra.faults.disk import Disk, can_mount
 from infra.faults.scene import other_version
 from infra.settings import Settings
@@ -55,8 +55,12 @@ def test_a_clock_steps_while_its_process_runs_and_its_monotonic_clock_does_not(t
                     assert os.times().elapsed < deadline, f"the clock did not step by {step}"
                 assert abs(read()[1] - monotonic) < 1
         finally:
-            process.stdin.close()
+            process.kill()
     assert clocks.furthest == 3600.0
+    left = [Path(f"/dev/shm/{kind}_{process.pid}") for kind in ("faketime_shm", "sem.faketime_sem")]
+    assert all(file.exists() for file in left), "whoever is killed tidies nothing up"
+    clear_shared()
+    assert not any(file.exists() for file in left)
 
 
 def test_a_full_disk_takes_nothing_new_until_it_is_over(tmp_path: Path) -> None:
