@@ -65,6 +65,11 @@ class Caller:
                 [Reason("permission", f"ask an operator for a role that carries {permission}")],
             )
 
+    def require_to_read(self, permission: Permission) -> None:
+        """Raise `NotPermitted` unless they may, or read everything."""
+        if Permission.EVERYTHING_READ not in self.permissions:
+            self.require(permission)
+
 
 def caller_of(
     request: Request,
@@ -129,6 +134,16 @@ def requires(permission: Permission) -> Callable[..., Caller]:
 
     def permitted(caller: AnyCaller) -> Caller:
         caller.require(permission)
+        return caller
+
+    return permitted
+
+
+def looks(permission: Permission) -> Callable[..., Caller]:
+    """A dependency of reads: the caller carries this permission, or reads everything, as auditors do."""
+
+    def permitted(caller: AnyCaller) -> Caller:
+        caller.require_to_read(permission)
         return caller
 
     return permitted

@@ -27,7 +27,7 @@ IncidentKind = Literal['leak', 'misuse', 'harm']
 
 Kind = Literal['weights', 'tokenizer', 'model_config', 'inference_code', 'query_access', 'training_data', 'fine_tuning_data', 'data_collection_process', 'crowdworker_information', 'evaluation_results', 'model_card', 'system_card', 'datasheet', 'data_statement', 'technical_paper', 'training_code', 'training_configuration', 'training_telemetry']
 
-Permission = Literal['release:read', 'release:create', 'release:hold', 'release:resume', 'release:abort', 'release:rollback', 'release:amend', 'release:break-glass', 'gate:sign', 'gate:retry', 'window:extend', 'window:shorten', 'evidence:add', 'control:attest', 'incident:report', 'incident:triage', 'incident:close', 'grant:read', 'grant:make', 'grant:revoke', 'artifact:add', 'artifact:read', 'partner:add', 'partner:read', 'principal:add', 'audit:read', 'access:report', 'keys:rotate']
+Permission = Literal['release:read', 'release:create', 'release:hold', 'release:resume', 'release:abort', 'release:rollback', 'release:amend', 'release:break-glass', 'gate:sign', 'gate:retry', 'window:extend', 'window:shorten', 'evidence:add', 'control:attest', 'incident:report', 'incident:triage', 'incident:close', 'grant:read', 'grant:make', 'grant:revoke', 'artifact:add', 'artifact:read', 'partner:add', 'partner:read', 'principal:add', 'audit:read', 'access:report', 'keys:rotate', 'everything:read']
 
 Rating = Literal['low', 'moderate', 'high', 'unacceptable']
 

@@ -711,7 +711,7 @@ def change_principal(principal: str, body: Union[m.PrincipalChange, Mapping[str,
 
 
 def list_tokens(principal: str) -> Call[m.TokenList]:
-    """A principal's tokens, newest first: one's own, or for operators anybody's. Never their texts."""
+    """A principal's tokens, newest first: one's own, or for operators and auditors anybody's. Never their texts."""
     return Call("listTokens", "GET", filled("/v1/principals/{principal}/tokens", principal=principal), m.TokenList)
 
 

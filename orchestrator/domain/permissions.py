@@ -39,6 +39,7 @@ class Permission(StrEnum):
     AUDIT_READ = "audit:read"
     ACCESS_REPORT = "access:report"
     KEYS_ROTATE = "keys:rotate"
+    EVERYTHING_READ = "everything:read"
 
 
 class Role(StrEnum):
@@ -96,7 +97,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
         _READ | {_P.RELEASE_CREATE, _P.ARTIFACT_ADD, _P.EVIDENCE_ADD, _P.INCIDENT_REPORT, _P.ACCESS_REPORT}
     ),
     Role.PARTNER: frozenset({_P.GRANT_READ, _P.INCIDENT_REPORT}),
-    Role.AUDITOR: frozenset(_READ | {_P.AUDIT_READ}),
+    Role.AUDITOR: frozenset(_READ | {_P.AUDIT_READ, _P.EVERYTHING_READ}),
     Role.OPERATOR: frozenset(
         _READ
         | _CAUTION

@@ -95,7 +95,7 @@ MAY: dict[str, str] = {
     "getManifest": INSIDE,
     "bindArtifact": "manager mlops",
     "startIngest": "manager mlops",
-    "getIngest": "manager mlops",
+    "getIngest": "manager mlops auditor",
     "getHub": INSIDE,
     "listEvents": INSIDE,
     "listAllEvents": INSIDE,
@@ -104,22 +104,22 @@ MAY: dict[str, str] = {
     "getMe": EVERYBODY,
     "listPending": EVERYBODY,
     "createPrincipal": "operator",
-    "listPrincipals": "operator",
-    "getPrincipal": "operator",
+    "listPrincipals": "auditor operator",
+    "getPrincipal": "auditor operator",
     "changePrincipal": "operator",
     "issueToken": "operator",
-    "listTokens": "operator",  # and everybody their own
+    "listTokens": "auditor operator",  # and everybody their own
     "revokeToken": "operator",
     "listMonitors": INSIDE,
     "getMonitorKey": INSIDE,
-    "listSuspects": PEOPLE,
-    "getVerdict": PEOPLE,
+    "listSuspects": "manager approver auditor",
+    "getVerdict": "manager approver auditor",
     "checkWhole": PEOPLE,
     "listParents": INSIDE,
     "addParent": PEOPLE,
     "dropParent": PEOPLE,
     "reportSighting": "manager approver mlops partner operator",
-    "listReports": PEOPLE,
+    "listReports": "manager approver auditor",
     "addWebhook": EVERYBODY,  # each their own
     "listWebhooks": EVERYBODY,
     "getWebhook": EVERYBODY,
@@ -272,6 +272,19 @@ def test_who_may_does_and_who_may_not_is_refused(world: Api, role: str) -> None:
         if not fits or status >= 500:
             wrong[name] = (allowed, status, text[:200])
     assert not wrong
+
+
+def test_an_auditor_reads_everything_and_changes_nothing_but_their_own(world: Api) -> None:
+    own = {
+        name
+        for name, _, _ in operations(world)
+        if "Webhook" in name or "Channel" in name or "Notices" in name
+    }
+    own |= {"addReceipt", "makeLinks"}  # then for the holder of the grant alone
+    for name, method, _ in operations(world):
+        if name not in OPEN_TO_ALL | own:
+            asks = method == "GET" or name in {"previewCommand", "endorse"}  # what is proposed decides
+            assert ("auditor" in MAY[name].split()) == asks, name
 
 
 @pytest.mark.parametrize("role", [role for role in WHO if role != "partner"])

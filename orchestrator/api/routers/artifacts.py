@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from orchestrator.api import administration as adm
 from orchestrator.api import bodies, views
-from orchestrator.api.auth import Caller, commanded, guarded, requires, state_of, visible
+from orchestrator.api.auth import Caller, commanded, guarded, looks, requires, state_of, visible
 from orchestrator.api.context import context_of
 from orchestrator.api.deps import Deps, Parts
 from orchestrator.api.routers.releases import Cursor, Limit
@@ -29,6 +29,7 @@ router = APIRouter(prefix="/v1", tags=["artifacts"])
 
 ArtifactId = Annotated[Name, Path(description="id of the artifact")]
 Uploader = Annotated[Caller, Depends(requires(Permission.ARTIFACT_ADD))]
+Looker = Annotated[Caller, Depends(looks(Permission.ARTIFACT_ADD))]
 _MANIFEST = {
     200: {
         "description": "the signed manifest, byte for byte",
@@ -229,7 +230,7 @@ def _check_source(source: str) -> None:
 
 @router.get("/ingests/{ingest}", operation_id="getIngest", **guarded(Permission.ARTIFACT_ADD, 404))
 async def get_ingest(
-    ingest: Annotated[Name, Path(description="id of the ingest")], caller: Uploader, deps: Parts
+    ingest: Annotated[Name, Path(description="id of the ingest")], caller: Looker, deps: Parts
 ) -> adm.IngestView:
     """How an ingest stands."""
     found = await deps.gateway.ingested(ingest)

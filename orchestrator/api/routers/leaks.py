@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
 from orchestrator.api import leak_views as lv
-from orchestrator.api.auth import Caller, guarded, requires
+from orchestrator.api.auth import Caller, guarded, looks, requires
 from orchestrator.api.deps import Parts
 from orchestrator.api.routers.releases import Cursor, Limit
 from orchestrator.contracts.leak_messages import WholeRequest
@@ -26,6 +26,7 @@ router = APIRouter(prefix="/v1", tags=["leaks"])
 
 Reader = Annotated[Caller, Depends(requires(Permission.RELEASE_READ))]
 Triager = Annotated[Caller, Depends(requires(Permission.INCIDENT_TRIAGE))]
+Looker = Annotated[Caller, Depends(looks(Permission.INCIDENT_TRIAGE))]
 Closer = Annotated[Caller, Depends(requires(Permission.INCIDENT_CLOSE))]
 Outcome = Literal["match", "partial", "no_match", "inconclusive", "ruled_out", "sighted"]
 
@@ -60,7 +61,7 @@ def get_monitor_key(
 
 @router.get("/leaks/suspects", operation_id="listSuspects", **guarded(Permission.INCIDENT_TRIAGE))
 def list_suspects(
-    caller: Triager,
+    caller: Looker,
     deps: Parts,
     outcome: Annotated[Outcome | None, Query(description="only those judged so")] = None,
     cursor: Cursor = None,
@@ -94,7 +95,7 @@ def list_suspects(
 @router.get("/leaks/verdicts/{digest}", operation_id="getVerdict", **guarded(Permission.INCIDENT_TRIAGE, 404))
 def get_verdict(
     digest: Annotated[Digest, Path(description="digest of the verdict", examples=["sha256:" + "0" * 64])],
-    caller: Triager,
+    caller: Looker,
     deps: Parts,
 ) -> lv.VerdictView:
     """A signed verdict: per tensor r and z, what was read and from where, digest and time of each answer. It names our tensors."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from orchestrator.api import administration as adm
-from orchestrator.api.auth import AnyCaller, Caller, guarded, requires
+from orchestrator.api.auth import AnyCaller, Caller, guarded, looks, requires
 from orchestrator.api.creating import CreatingDep
 from orchestrator.api.deps import Parts
 from orchestrator.api.routers.releases import Cursor, Limit
@@ -21,6 +21,7 @@ router = APIRouter(prefix="/v1/principals", tags=["principals"])
 PrincipalId = Annotated[Name, Path(description="id of the principal", examples=["ana"])]
 TokenId = Annotated[str, Path(pattern=r"^tok-[0-9a-f]{16}$", description="id of the token")]
 Operator = Annotated[Caller, Depends(requires(Permission.PRINCIPAL_ADD))]
+Looker = Annotated[Caller, Depends(looks(Permission.PRINCIPAL_ADD))]
 
 
 @router.post("", operation_id="createPrincipal", **guarded(Permission.PRINCIPAL_ADD, 409, 413, success=201))
@@ -77,7 +78,7 @@ def _check(body: adm.PrincipalBody) -> None:
 
 @router.get("", operation_id="listPrincipals", **guarded(Permission.PRINCIPAL_ADD))
 def list_principals(
-    caller: Operator, deps: Parts, cursor: Cursor = None, limit: Limit = 50
+    caller: Looker, deps: Parts, cursor: Cursor = None, limit: Limit = 50
 ) -> adm.PrincipalPage:
     """Principals by id."""
     with database.reading(deps.engine) as session:
@@ -86,7 +87,7 @@ def list_principals(
 
 
 @router.get("/{principal}", operation_id="getPrincipal", **guarded(Permission.PRINCIPAL_ADD, 404))
-def get_principal(principal: PrincipalId, caller: Operator, deps: Parts) -> adm.PrincipalView:
+def get_principal(principal: PrincipalId, caller: Looker, deps: Parts) -> adm.PrincipalView:
     """A principal."""
     with database.reading(deps.engine) as session:
         found = principals.get(session, principal)
@@ -153,9 +154,9 @@ def issue_token(
 
 @router.get("/{principal}/tokens", operation_id="listTokens", **guarded(None, 403, 404))
 def list_tokens(principal: PrincipalId, caller: AnyCaller, deps: Parts) -> adm.TokenList:
-    """A principal's tokens, newest first: one's own, or for operators anybody's. Never their texts."""
+    """A principal's tokens, newest first: one's own, or for operators and auditors anybody's. Never their texts."""
     if principal != caller.id:
-        caller.require(Permission.PRINCIPAL_ADD)
+        caller.require_to_read(Permission.PRINCIPAL_ADD)
     with database.reading(deps.engine) as session:
         principals.get(session, principal)
         items = principals.tokens(session, principal)

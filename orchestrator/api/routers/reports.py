@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from orchestrator.api import report_page
-from orchestrator.api.auth import Caller, guarded, requires
+from orchestrator.api.auth import Caller, guarded, looks, requires
 from orchestrator.api.context import context_of
 from orchestrator.api.deps import Deps, Parts
 from orchestrator.api.limiting import Limiter
@@ -108,7 +108,7 @@ def report_sighting(
 
 @router.get("/v1/leaks/reports", operation_id="listReports", **guarded(Permission.INCIDENT_TRIAGE))
 def list_reports(
-    caller: Annotated[Caller, Depends(requires(Permission.INCIDENT_TRIAGE))],
+    caller: Annotated[Caller, Depends(looks(Permission.INCIDENT_TRIAGE))],
     deps: Parts,
     cursor: Cursor = None,
     limit: Limit = 50,
