@@ -31,9 +31,9 @@ from activities.custody.errors import CustodyRefused
 from activities.custody.second_lock import Purpose
 from artifacts.leaks.errors import MarkError, UnreadableError
 from artifacts.leaks.marking import SealedSource
-from artifacts.leaks.samples import MAX_SEALED, PREDICATE, open_sample
+from artifacts.leaks.samples import MAX_SEALED, PREDICATE, HeldSource, open_sample
 from artifacts.leaks.sources import ByteSource
-from artifacts.leaks.tracing import ACCUSE_Z, INVESTIGATE_Z, TraceReport, trace_files
+from artifacts.leaks.tracing import ACCUSE_Z, INVESTIGATE_Z, TraceReport, trace_files, trace_rows
 from artifacts.manifest import open_inner
 from artifacts.opened import OpenedArtifact
 from artifacts.signing import VerifyKey, verify_dsse
@@ -139,7 +139,7 @@ class TracingCustody(CopyingCustody):
                 "part_of": {name: told[name] for name in ("incident", "verdict", "sample")},
             }
             purpose = Purpose(release, "trace", marked.component, given=digest)
-            only = [str(name) for name in told["only"]]
+            only = [str(name) for name in told["only"]] if told["aligned"] else []
             with self._waiting_for(purpose):
                 report = self._report(marked, [held], [seen], {}, "monitor", purpose, only)
             self.second_lock.done(purpose)
@@ -279,7 +279,10 @@ class TracingCustody(CopyingCustody):
         purpose: Purpose,
         only: Collection[str] | None,
     ) -> tuple[TraceReport | None, str | None]:
-        """Every partner's z; or why the suspect cannot be compared, which is no acquittal."""
+        """Every partner's z; or why the suspect cannot be compared, which is no acquittal.
+
+        `only`: the suspect is a sample, of these matrices, in an order that is not known; empty: the first rows of matrices.
+        """
         state, base = marked.state, marked.base
         manifest = self._manifest(state, base)
         store = self._store(state.artifacts[base].location)
@@ -292,7 +295,12 @@ class TracingCustody(CopyingCustody):
                     sources.append(SealedSource(file, path))
             try:
                 key = self._mark_key(state, marked.origin, purpose)
-                return trace_files(suspect, sources, key, marked.origin, marked.names, only), None
+                known = (key, marked.origin, marked.names)
+                if only is not None and not only:
+                    (sample,) = suspect
+                    assert isinstance(sample, HeldSource)
+                    return trace_rows(sample, sources, *known), None
+                return trace_files(suspect, sources, *known, only), None
             except (MarkError, UnreadableError) as error:
                 return None, str(error)
 

@@ -71,11 +71,12 @@ class Sampling:
             if tensor["matched"]
         ]
         tier = max((f["tier"] for f in document["findings"] if f["artifact"] == asked.artifact), default=0)
+        aligned = tier >= 2
         try:
-            made, only = self._read(suspect, asked.artifact, matched, aligned=tier >= 2)
+            made, only = self._read(suspect, asked.artifact, matched, aligned=aligned)
         except UnreadableError as error:
             return msg.SampleTaken(not_traced=f"the suspect could not be read for it: {error}")
-        return self._sealed(asked, suspect, made, only)
+        return self._sealed(asked, suspect, made, only, aligned=aligned)
 
     def _read(
         self, suspect: Suspect, artifact: str, matched: list[dict[str, str]], *, aligned: bool
@@ -94,8 +95,9 @@ class Sampling:
         made = take_sample(
             target,
             reference.known,
-            {str(tensor["suspect"]) for tensor in matched},
+            {str(tensor["suspect"]): str(tensor["reference"]) for tensor in matched},
             limits=self.limits,
+            aligned=aligned,
             tables=tables,
             addresses=self.judging.addresses,
             hub=self.judging.hub,
@@ -104,7 +106,7 @@ class Sampling:
         return made, sorted(only)
 
     def _sealed(
-        self, asked: msg.TraceRequest, suspect: Suspect, made: Sample, only: list[str]
+        self, asked: msg.TraceRequest, suspect: Suspect, made: Sample, only: list[str], *, aligned: bool
     ) -> msg.SampleTaken:
         sealed = seal_sample(made.data, self.custody())
         digest = hashlib.sha256(sealed).hexdigest()
@@ -124,6 +126,7 @@ class Sampling:
                 "artifact": asked.artifact,
                 "verdict": asked.verdict,
                 "place": place or "an unnamed place",
+                "aligned": aligned,
                 "only": only,
                 "sample": {
                     "sha256": hashlib.sha256(made.data).hexdigest(),

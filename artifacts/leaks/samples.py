@@ -4,7 +4,8 @@
     custody       holds the base and the mark keys; it asks no stranger, and reads no stranger's file
 
 A sample is a safetensors file of 16-bit floats, each matrix in units of its root mean square: tracing fits gains anyway, and
-16 bits are finer than any mark. It holds weights of ours, so that it is nowhere in clear: HPKE (MLKEM768-X25519, HKDF-SHA256,
+16 bits are finer than any mark. It holds the first rows of matrices, by the names that they have in the artifact; of a suspect
+whose neurons were permuted, whole matrices by number. Both are bounded, and so is the memory of who compares them. It holds weights of ours, so that it is nowhere in clear: HPKE (MLKEM768-X25519, HKDF-SHA256,
 AES-256-GCM) to custody's public key.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,22 +30,24 @@ from artifacts.leaks.sources import check_range
 PREDICATE = "https://sluice.release/leak-sample/v1"
 """The in-toto predicate of what the leak monitor signs about a sample."""
 
-MAX_WEIGHTS = 48 << 20
+MAX_WEIGHTS = 24 << 20
+MAX_ROWS_WEIGHTS = 4 << 20
+MAX_WHOLE_WEIGHTS = 8 << 20
 MAX_SEALED = 2 * MAX_WEIGHTS + (1 << 20)
 _LABEL = b"sluice.release/leak-sample/v1"
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _FLOAT16 = 65_504.0
 
 
-def sample_file(values: Sequence[F32]) -> bytes:
-    """Matrices as a sample's safetensors file; their names are numbers."""
+def sample_file(values: Mapping[str, F32]) -> bytes:
+    """Matrices by name as a sample's safetensors file."""
     header: dict[str, Any] = {}
     blobs: list[bytes] = []
     at = 0
-    for number, matrix in enumerate(values):
+    for name, matrix in values.items():
         scale = float(np.sqrt(np.mean(np.square(matrix, dtype=np.float64)))) or 1.0
         blob = np.clip(matrix / scale, -_FLOAT16, _FLOAT16).astype("<f2").tobytes()
-        header[f"{number:04}"] = {
+        header[name] = {
             "dtype": "F16",
             "shape": list(matrix.shape),
             "data_offsets": [at, at + len(blob)],

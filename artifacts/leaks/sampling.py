@@ -1,15 +1,15 @@
-"""Reading what is traced: whole matrices of a suspect that a verdict recognised, within a budget. For the leak worker."""
+"""Reading what is traced: matrices of a suspect that a verdict recognised, within a budget. For the leak worker."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from artifacts.leaks.dtypes import F32
 from artifacts.leaks.errors import BudgetError, UnreadableError
 from artifacts.leaks.ranged import AddressPolicy
 from artifacts.leaks.references import ReferenceSet
-from artifacts.leaks.samples import MAX_WEIGHTS, sample_file
+from artifacts.leaks.samples import MAX_ROWS_WEIGHTS, MAX_WEIGHTS, MAX_WHOLE_WEIGHTS, sample_file
 from artifacts.leaks.scan import ScanLimits, headers_of
 from artifacts.leaks.sources import Access, Budget, Ledger
 from artifacts.leaks.suspects.tensor import Matrix, read_pieces
@@ -45,20 +45,22 @@ class Sample:
 def take_sample(
     target: str,
     references: ReferenceSet,
-    recognised: Collection[str],
+    recognised: Mapping[str, str],
     *,
     limits: ScanLimits,
+    aligned: bool = False,
     tables: Collection[tuple[int, int]] = (),
     addresses: AddressPolicy | None = None,
     hub: HubOptions | None = None,
     objects: ObjectStoreOptions | None = None,
 ) -> Sample:
-    """Read a suspect's matrices whole, the largest that the budget allows first.
+    """Read the first rows of a suspect's matrices, or matrices whole, the largest first, as many as the budget allows.
 
     Args:
         target: as `scan`.
         references: that it was recognised by: the same files of many are looked into.
-        recognised: names of the suspect's matrices in the verdict.
+        recognised: names of the suspect's matrices in the verdict → what they are in the artifact.
+        aligned: they may be in another order than the artifact's: they are read whole, and named by number.
         limits: what it may cost.
         tables: shapes of embedding tables to read as well, before all others: they tell the order of permuted neurons.
         addresses: as `scan`.
@@ -87,14 +89,14 @@ def take_sample(
     try:
         suspect = headers_of(opened, references)
         first, rest = _chosen(suspect.matrices(), recognised, tables)
-        values, notes = _read([*first, *rest], budget)
+        values, notes = _read([*first, *rest], budget, None if aligned else recognised)
     finally:
         opened.close()
     if not values:
         why = notes or ["none of the recognised matrices is there any more"]
         raise UnreadableError("; ".join(why))
     data = sample_file(values)
-    weights = sum(v.size for v in values)
+    weights = sum(v.size for v in values.values())
     return Sample(data, len(values), weights, tuple(ledger.accesses), tuple(notes))
 
 
@@ -115,14 +117,20 @@ def _chosen(
     return first, sorted(rest, key=lambda m: -m.rows * m.cols)
 
 
-def _read(wanted: Sequence[Matrix], budget: Budget) -> tuple[list[F32], list[str]]:
-    values: list[F32] = []
+def _read(
+    wanted: Sequence[Matrix], budget: Budget, names: Mapping[str, str] | None
+) -> tuple[dict[str, F32], list[str]]:
+    """Values by name; the first rows of each by its name in the artifact, or (without names) whole ones by number."""
+    values: dict[str, F32] = {}
     notes: list[str] = []
     weights = left_out = 0
     for matrix in wanted[: 4 * MAX_MATRICES]:
-        count = matrix.rows * matrix.cols
+        rows = matrix.rows if names is None else min(matrix.rows, MAX_ROWS_WEIGHTS // matrix.cols)
+        count = rows * matrix.cols
+        name = f"{len(values):04}" if names is None else names.get(matrix.label)
         _, length, _ = matrix.tensor.extent(matrix.base, count)
-        if len(values) >= MAX_MATRICES or weights + count > MAX_WEIGHTS or length > budget.bytes_left:
+        fits = weights + count <= MAX_WEIGHTS and length <= budget.bytes_left and count <= MAX_WHOLE_WEIGHTS
+        if name is None or name in values or len(values) >= MAX_MATRICES or not rows or not fits:
             left_out += 1
             continue
         try:
@@ -133,8 +141,10 @@ def _read(wanted: Sequence[Matrix], budget: Budget) -> tuple[list[F32], list[str
         except UnreadableError as error:
             notes.append(f"{matrix.label}: {error}")
             break  # the host has failed, or lies: what was read before it did is good
-        values.append(piece.reshape(matrix.rows, matrix.cols))
+        values[name] = piece.reshape(rows, matrix.cols)
         weights += count
     if left_out:
-        notes.append(f"{left_out} recognised matrices are over the budget of {budget.max_bytes} bytes")
+        notes.append(
+            f"{left_out} recognised matrices were left out: over the budget of {budget.max_bytes} bytes, or too large"
+        )
     return values, notes

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from artifacts.leaks.dtypes import F32
-from artifacts.leaks.errors import MarkError, shown
+from artifacts.leaks.errors import MarkError, UnreadableError, shown
 from artifacts.leaks.marks import MarkKey
+from artifacts.leaks.sketch import passes
 from artifacts.leaks.sources import ByteSource
-from artifacts.leaks.whole import Model, pairs
+from artifacts.leaks.whole import Model, pairs, pearson
 
 ACCUSE_Z = 8.0
 INVESTIGATE_Z = 6.0
@@ -150,6 +151,49 @@ def trace_files(
             raise MarkError(f"no matrix of the suspect is one of {shown(artifact)}'s; nothing can be traced")
         for pair in found:
             tracer.add(pair.reference.tensor, pair.reference.load(), [pair.ordered()])
+        return tracer.reports()[0]
+    finally:
+        theirs.close()
+        ours.close()
+
+
+def trace_rows(
+    sample: ByteSource,
+    reference: Sequence[Path | ByteSource],
+    key: MarkKey,
+    artifact: str,
+    partners: Sequence[str],
+) -> TraceReport:
+    """Trace the first rows of some matrices against the same rows of the reference: a few million weights in memory at a time.
+
+    Args:
+        sample: matrices by the names that they have in the artifact; a name that is wrong is noticed, and left out.
+        reference: as `trace_files`.
+        key: of the artifact's marks.
+        artifact: id under which the copies were marked.
+        partners: everyone who was given a marked copy.
+
+    Raises:
+        UnreadableError: if the sample cannot be read.
+        MarkError: if none of it is the reference's.
+    """
+    theirs, ours = Model([sample]), Model(reference)
+    try:
+        if theirs.problems:
+            raise UnreadableError("; ".join(theirs.problems))
+        tracer = Tracer(key, artifact, partners)
+        held = {m.name: m for m in ours.matrices if m.name == shown(m.tensor)}
+        compared = 0
+        for matrix in theirs.matrices:
+            known = held.get(matrix.name)
+            if known is None or known.cols != matrix.cols or known.rows < matrix.rows:
+                continue
+            base, values = known.first_rows(matrix.rows), matrix.load()
+            if passes(*pearson(values, base)):
+                tracer.add(known.tensor, base, [values])
+                compared += 1
+        if not compared:
+            raise MarkError(f"no matrix of the sample is one of {shown(artifact)}'s; nothing can be traced")
         return tracer.reports()[0]
     finally:
         theirs.close()

@@ -50,6 +50,7 @@ class WholeMatrix:
         tensor: its tensor's own name.
         rows, cols: as it is stored.
         load: the values, (rows, cols).
+        piece: where they lie.
     """
 
     name: str
@@ -57,6 +58,14 @@ class WholeMatrix:
     rows: int
     cols: int
     load: Callable[[], F32]
+    piece: Piece | None = None
+
+    def first_rows(self, count: int) -> F32:
+        """The values of its first rows, and nothing else read, (count, cols)."""
+        if self.piece is None or self.piece.tensor.transposed:
+            return self.load()[:count]
+        (values,) = read_pieces([(self.piece, 0, count * self.cols)])
+        return values.reshape(count, self.cols)
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ def _matrices(tensor: SuspectTensor) -> Iterator[WholeMatrix]:
         if rows * cols > MAX_MATRIX:
             continue
         piece = Piece(tensor, index, rows, cols, base)
-        yield WholeMatrix(piece.label, tensor.name, rows, cols, _loader(piece))
+        yield WholeMatrix(piece.label, tensor.name, rows, cols, _loader(piece), piece)
 
 
 def _loader(piece: Piece) -> Callable[[], F32]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from activities.beating import Beat
-from activities.copies.tracing import TracingCustody
+from activities.copies.tracing import TracingCustody, read_report
 from activities.custody.errors import CustodyRefused
 from activities.leaks.activity import evidence_in
 from activities.leaks.judging import Judging
@@ -153,7 +153,7 @@ def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
         world.clock,
         places=old._places,
         monitor_key=lambda: keys.public.verdict_key,
-        traces_a_day=4,
+        traces_a_day=5,
     )
     with running() as server:
         held = Monitor(world, folder, custody, server, keys)
@@ -163,7 +163,9 @@ def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
     engine.dispose()
 
 
-async def test_a_recognised_copy_is_traced_and_the_partner_loses_its_grants(monitor: Monitor) -> None:
+async def test_a_recognised_copy_is_traced_and_the_partner_loses_its_grants(
+    monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = monitor.world
     leak = quantised(monitor.folder / "uni" / "model.safetensors", monitor.folder / "leak.gguf")
     (asked,) = await monitor.seen(leak.read_bytes(), "leak.bin")
@@ -205,6 +207,23 @@ async def test_a_recognised_copy_is_traced_and_the_partner_loses_its_grants(moni
     assert world.state.incidents[asked.incident].named == ["uni"]
     monitor.sampling().drop(sample)
     assert world.store.stat(sample.key) is None
+    # of large matrices the first rows suffice, and what custody holds in memory at a time is bounded
+    monkeypatch.setattr("artifacts.leaks.sampling.MAX_ROWS_WEIGHTS", 20_000)
+    part = monitor.sampling().take(asked)
+    z = {
+        p.partner: p.z or 0.0
+        for p in monitor.custody.trace_sample(lm.TraceAsked(release=RELEASE, sample=part)).partners
+    }
+    assert z["uni"] >= 8
+    assert abs(z["ngo"]) < 5
+    whole, rows = [
+        json.loads(read_report(entry["signed"].encode(), [world.keys.public.verify_key]))["compared"]
+        for entry in world.custody_leaves()
+        if entry["action"] == "traced"
+    ]
+    assert rows["tensors"] == whole["tensors"]
+    assert rows["weights"] < whole["weights"] / 2
+    monitor.sampling().drop(part)
     # custody's own check of the log goes through all of it
     assert monitor.custody._current(RELEASE).incidents[asked.incident].named == ["uni"]
 
