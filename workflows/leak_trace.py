@@ -103,7 +103,9 @@ class LeakTraceWorkflow:
 
 
 def _not(start: msg.TraceRequest, why: str) -> Trace:
-    return Trace(component=start.component, not_traced=why[:1_000] or "unknown", at=workflow.now())
+    # what strangers' hosts say may be in it: no letter of it may end the workflow
+    printable = "".join(c if c.isprintable() else " " for c in why)[:1_000]
+    return Trace(component=start.component, not_traced=printable or "unknown", at=workflow.now())
 
 
 def _why(error: ActivityError) -> str:

@@ -115,14 +115,14 @@ async def test_what_custody_finds_is_told_once_people_have_approved_and_the_samp
 async def test_whatever_fails_is_on_the_incident(temporal_client: Client, why: str) -> None:
     refusal = ApplicationError("the log was rewritten", [], type="unbacked", non_retryable=True)
     outside = Outside(
-        lm.SampleTaken(not_traced="the suspect could not be read: 404") if why == "unread" else TAKEN,
+        lm.SampleTaken(not_traced="the suspect\x1b could not be read: 404") if why == "unread" else TAKEN,
         [refusal],
     )
     async with running(temporal_client, outside, custody=why != "away"):
         trace = await traced(temporal_client, 1.0)
     assert trace.partners == []
     told = {
-        "unread": "the suspect could not be read: 404",
+        "unread": "the suspect  could not be read: 404",
         "refused": "custody: the log was rewritten",
         "away": "custody did not do it in time; trace it with `sluice trace`",
     }
