@@ -17,7 +17,8 @@ from infra.roots import ROOTS
 from infra.settings import Role, Settings
 from infra.settings_parts.place import PREFIX
 from infra.stack_state import StackError
-from infra.supervisor import Component, Site, Stack, base_environment
+from infra.supervised import Component, Site, base_environment
+from infra.supervisor import Stack
 from infra.temporal import prepare_namespace, settle_at_exit
 
 #: Build id of the one machine's release worker: always the same, since no worker of an older build is kept.

@@ -34,7 +34,8 @@ from infra.stack_state import (
     status,
     write_state,
 )
-from infra.supervisor import Component, Site, Stack, base_environment
+from infra.supervised import Component, Site, base_environment
+from infra.supervisor import Stack
 
 __all__ = [
     "AlreadyRunningError",

@@ -20,22 +20,18 @@ import os
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import structlog
 
-from infra.processes import LAUNCHER, ProcessIdentity, end_all, free_port, identify, port_is_free
+from infra.processes import LAUNCHER, end_all, free_port, identify, port_is_free
 from infra.settings import Settings
-from infra.settings_parts.place import PREFIX
 from infra.stack_state import (
-    Condition,
     Phase,
     PortTakenError,
     ProcessState,
@@ -47,87 +43,11 @@ from infra.stack_state import (
     read_state,
     write_state,
 )
-
-RESTARTS = 10
-WINDOW = 60.0
-_LOG_BYTES = 20_000_000
-_LAST_LINES = 12
+from infra.supervised import RESTARTS, Component, Runner, Site, exit_words, log_file
 
 log = structlog.get_logger("stack")
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a component runs: the settings with the ports that were found, and all ports by name."""
-
-    settings: Settings
-    ports: Mapping[str, int]
-
-    @property
-    def data_dir(self) -> Path:
-        """The stack's folder."""
-        return self.settings.data_dir
-
-
-@dataclass(frozen=True)
-class Component:
-    """One process of a stack.
-
-    Attributes:
-        name: Its name, also of its log file.
-        command: The program and its arguments; the program is an absolute path.
-        environment: The whole environment of the process.
-        ready: Whether it serves now; called again and again while it starts. Raising means no.
-        ports: Port name → the port it would like, 0 for any. Names are unique over the stack.
-        after: Components that must be ready before this one starts.
-        once: It does its work and ends with 0 (a migration), instead of serving.
-        start_seconds: How long it may take to become ready. One that dies meanwhile is seen at once, so a slow machine gets its time.
-        stop_seconds: How long it may finish its work after the signal.
-        stop_signal: What tells it to end.
-        user: User and group id to run as; None: as the supervisor does.
-    """
-
-    name: str
-    command: Callable[[Site], Sequence[str]]
-    environment: Callable[[Site], Mapping[str, str]] = lambda _site: base_environment()
-    ready: Callable[[Site], Awaitable[bool]] | None = None
-    ports: Mapping[str, int] = field(default_factory=dict)
-    after: tuple[str, ...] = ()
-    once: bool = False
-    start_seconds: float = 180.0
-    stop_seconds: float = 12.0
-    stop_signal: signal.Signals = signal.SIGTERM
-    user: tuple[int, int] | None = None
-
-
-def base_environment() -> dict[str, str]:
-    """This process's environment without any `SLUICE_…` of its own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-
-
-class _Runner:
-    """One component while it runs."""
-
-    def __init__(self, component: Component, log_path: Path) -> None:
-        self.component = component
-        self.log_path = log_path
-        self.condition: Condition = "waiting"
-        self.process: asyncio.subprocess.Process | None = None
-        self.identity: ProcessIdentity | None = None
-        self.ready = asyncio.Event()
-        self.was_ready = asyncio.Event()
-        self.restarts = 0
-        self.on_purpose = False
-        self.deaths: deque[float] = deque(maxlen=RESTARTS)
-        self.note = ""
-
-    def last_lines(self) -> str:
-        """The end of its log."""
-        with suppress(OSError), self.log_path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            lines = file.read().decode("utf-8", "replace").splitlines()[-_LAST_LINES:]
-            return "\n".join(f"    {line}" for line in lines)
-        return ""
+WINDOW = 60.0
+_LOG_BYTES = 20_000_000
 
 
 class Stack:
@@ -159,7 +79,7 @@ class Stack:
         self._components = tuple(components)
         self._resolve, self._urls, self._any_port, self._patience = resolve, urls, any_port, patience
         self._lock = StackLock(settings.data_dir)
-        self._runners: dict[str, _Runner] = {}
+        self._runners: dict[str, Runner] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._failed = asyncio.Event()
@@ -245,7 +165,7 @@ class Stack:
         self._site = Site(self._resolve(self._settings, ports), ports)
         logs = data_dir / "logs"
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._runners = {c.name: _Runner(c, logs / f"{c.name}.log") for c in self._components}
+        self._runners = {c.name: Runner(c, logs / f"{c.name}.log") for c in self._components}
         self._save()
         self._tasks = [asyncio.create_task(self._supervise(runner)) for runner in self._runners.values()]
         await self.wait_ready(timeout=self._patience)
@@ -324,7 +244,7 @@ class Stack:
 
     # --- inside
 
-    def _runner(self, name: str) -> _Runner:
+    def _runner(self, name: str) -> Runner:
         try:
             return self._runners[name]
         except KeyError:
@@ -347,7 +267,7 @@ class Stack:
                     ports[name] = free_port()
         return ports
 
-    async def _supervise(self, runner: _Runner) -> None:
+    async def _supervise(self, runner: Runner) -> None:
         component = runner.component
         for name in component.after:
             await self._runners[name].was_ready.wait()
@@ -371,7 +291,7 @@ class Stack:
             )
             await asyncio.sleep(pause)
 
-    def _pause(self, runner: _Runner, reason: str) -> float | None:
+    def _pause(self, runner: Runner, reason: str) -> float | None:
         """Seconds until the next start; None when there is none, and the component failed."""
         if runner.on_purpose:
             runner.on_purpose = False
@@ -392,14 +312,14 @@ class Stack:
             return None
         return float(min(0.1 * 2 ** (len(recent) - 1), 5.0))
 
-    async def _spawn(self, runner: _Runner) -> None:
+    async def _spawn(self, runner: Runner) -> None:
         component, site = runner.component, self.site
         with suppress(OSError):
             if runner.log_path.stat().st_size > _LOG_BYTES:
                 runner.log_path.replace(runner.log_path.with_suffix(".log.1"))
         parent = ":".join(map(str, (os.getpid(), *(component.user or ()))))
         launcher = (sys.executable, "-I", "-S", str(LAUNCHER), parent)
-        with _log_file(runner.log_path) as output:
+        with log_file(runner.log_path) as output:
             runner.process = await asyncio.create_subprocess_exec(
                 *launcher,
                 *component.command(site),
@@ -413,7 +333,7 @@ class Stack:
         runner.condition = "starting"
         self._save()
 
-    async def _until_gone(self, runner: _Runner) -> str:
+    async def _until_gone(self, runner: Runner) -> str:
         """Probe until ready, then wait for the end; why it ended."""
         process, component = runner.process, runner.component
         if process is None:
@@ -425,14 +345,14 @@ class Stack:
                 if code == 0:
                     runner.condition = "done"
                     self._is_ready(runner)
-                return f"ended with {_code(code)}"
+                return f"ended with {exit_words(code)}"
             if not await self._probe(runner, gone) and not gone.done():
                 await self._end(runner)
                 return f"not ready after {component.start_seconds:g} s"
             if not gone.done():
                 runner.condition = "ready"
                 self._is_ready(runner)
-            return f"ended with {_code(await gone)}"
+            return f"ended with {exit_words(await gone)}"
         except TimeoutError:
             await self._end(runner)
             return f"not done after {component.start_seconds:g} s"
@@ -441,14 +361,14 @@ class Stack:
                 gone.cancel()
                 await asyncio.gather(gone, return_exceptions=True)
 
-    def _is_ready(self, runner: _Runner) -> None:
+    def _is_ready(self, runner: Runner) -> None:
         runner.note = ""
         runner.ready.set()
         runner.was_ready.set()
         self._save()
         log.info("ready", component=runner.component.name, pid=runner.process.pid if runner.process else None)
 
-    async def _probe(self, runner: _Runner, gone: asyncio.Task[int]) -> bool:
+    async def _probe(self, runner: Runner, gone: asyncio.Task[int]) -> bool:
         deadline = time.monotonic() + runner.component.start_seconds
         while time.monotonic() < deadline and not gone.done():
             try:
@@ -460,7 +380,7 @@ class Stack:
             await asyncio.wait({gone}, timeout=0.05)
         return False
 
-    async def _end(self, runner: _Runner) -> None:
+    async def _end(self, runner: Runner) -> None:
         process = runner.process
         if process is None or process.returncode is not None:
             return
@@ -475,7 +395,7 @@ class Stack:
             await process.wait()
         runner.condition = "stopped"
 
-    def _layers(self) -> list[list[_Runner]]:
+    def _layers(self) -> list[list[Runner]]:
         """Runners in the order in which they may end: each before those it waits for."""
         left, layers = dict(self._runners), []
         while left:
@@ -495,7 +415,7 @@ class Stack:
             return "ready"
         return "degraded" if self._started_up else "starting"
 
-    def _process_state(self, runner: _Runner) -> ProcessState:
+    def _process_state(self, runner: Runner) -> ProcessState:
         ports = {name: self.site.ports[name] for name in runner.component.ports}
         return ProcessState(
             name=runner.component.name,
@@ -513,18 +433,3 @@ class Stack:
         except OSError as error:
             # a full disk, say: components are looked after all the same, and the next change is written again
             log.warning("the state of the stack could not be written", why=str(error))
-
-
-def _log_file(path: Path) -> BinaryIO:
-    """The log file to append to; the null device where there is no room for one."""
-    try:
-        return path.open("ab")
-    except OSError as error:
-        log.warning(
-            "a log file could not be opened, its component runs without", file=str(path), why=str(error)
-        )
-        return Path(os.devnull).open("ab")
-
-
-def _code(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -31,7 +31,8 @@ from infra.settings import Role, Settings
 from infra.settings_parts.custody import KeyProvider
 from infra.settings_parts.place import PREFIX
 from infra.stack_state import StackError
-from infra.supervisor import Component, Site, Stack, base_environment
+from infra.supervised import Component, Site, base_environment
+from infra.supervisor import Stack
 
 _NOBODY = (65534, 65534)
 _FAST = signal.SIGINT  # PostgreSQL's fast shutdown: sessions are ended, nothing is lost

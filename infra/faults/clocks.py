@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra.supervisor import Component, Site
+from infra.supervised import Component, Site
 
 
 def library() -> Path | None:

@@ -26,7 +26,8 @@ from infra.faults.disk import Disk, can_mount
 from infra.faults.link import Link
 from infra.settings import Role, Settings
 from infra.settings_parts.place import PREFIX
-from infra.supervisor import Component, Site, Stack
+from infra.supervised import Component, Site
+from infra.supervisor import Stack
 from infra.temporal import TemporalError, connect, make_current
 from infra.topology import topology
 

@@ -29,7 +29,8 @@ from infra.stack_state import (
     run_folder,
     write_state,
 )
-from infra.supervisor import Component, Stack
+from infra.supervised import Component
+from infra.supervisor import Stack
 
 pytestmark = pytest.mark.stack
 

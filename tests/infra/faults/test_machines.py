@@ -14,7 +14,7 @@ from infra.faults.clocks import Clocks, clear_shared, library
 from infra.faults.disk import Disk, can_mount
 from infra.faults.scene import other_version
 from infra.settings import Settings
-from infra.supervisor import Component, Site
+from infra.supervised import Component, Site
 
 CLOCK = """
 import sys, time
