@@ -12,8 +12,8 @@ from temporalio import activity
 
 from infra.codec import CodecKeys
 from infra.processes import free_port
-from infra.roots import WorkerParts, serve_worker
 from infra.settings import Settings
+from infra.worker import WorkerParts, serve_worker
 from tests.infra.canary_workflow import CanaryWorkflow, Message
 
 pytestmark = pytest.mark.stack
