@@ -168,6 +168,13 @@ def test_custody_is_alone_with_its_key_service(services, compose):
     assert "documents" not in services["worker-custody"]["secrets"]
 
 
+def test_custody_and_the_leak_monitor_have_each_others_public_half(services):
+    """Custody verifies what the monitor asks it to trace, and tells it what it sealed anew; samples are sealed to custody."""
+    for role, other in (("worker-custody", "monitor"), ("worker-leaks", "custody")):
+        mounted = services[role]["volumes"]
+        assert f"{other}-public:/var/lib/sluice-{other}-public:ro" in mounted, role
+
+
 def test_what_speaks_outward_holds_no_key_of_custodys(services, compose):
     outward = {name for name, network in compose["networks"].items() if not (network or {}).get("internal")}
     assert outward == {"operators", "hub"}
